@@ -1,0 +1,339 @@
+"""The actuators, and the functions that users call to make gates of them."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from optrode.axes import BATCH, POS
+from optrode.errors import BadGate, GateNotFinite, GateShape, nearest
+from optrode.gate.gate import WORLDS, Actuator, Gate, Scope
+from optrode.model.names import SiteName, parse
+from optrode.site.recording import Recording
+from optrode.site.site import Moment, Site
+
+Source = str | Recording | Tensor
+
+
+@dataclass(frozen=True)
+class Zero(Actuator):
+    """f(h) = 0."""
+
+    def __str__(self) -> str:
+        return "zero"
+
+    def target(self, h: Tensor, site: Site, moment: Moment) -> Tensor:
+        return torch.zeros_like(h)
+
+
+@dataclass(frozen=True, eq=False)
+class Patch(Actuator):
+    """f(h) = what another run had there: activation patching, or resample ablation."""
+
+    source: Source
+
+    def __str__(self) -> str:
+        return f"patch from {_print_source(self.source)}"
+
+    @property
+    def world(self) -> str | None:
+        return self.source if isinstance(self.source, str) else None
+
+    def bound(self, recording: Recording) -> "Patch":
+        return Patch(recording)
+
+    def tensors(self, site: Site) -> tuple[Tensor, ...]:
+        return _source_tensors(self.source, site)
+
+    def target(self, h: Tensor, site: Site, moment: Moment) -> Tensor:
+        if isinstance(self.source, Recording):
+            return _from_recording(self.source[site.name.whole], h, site, moment)
+        return _broadcast(_tensor_of(self.source, site), h, site)
+
+
+@dataclass(frozen=True, eq=False)
+class Mean(Actuator):
+    """f(h) = the mean over a recording's rows: at each position, or over all positions too ("all")."""
+
+    source: Source
+    over: Literal["rows", "all"] = "rows"
+
+    def __str__(self) -> str:
+        return f"mean of {_print_source(self.source)}" + (" over positions" if self.over == "all" else "")
+
+    @property
+    def world(self) -> str | None:
+        return self.source if isinstance(self.source, str) else None
+
+    def bound(self, recording: Recording) -> "Mean":
+        return Mean(recording, self.over)
+
+    def tensors(self, site: Site) -> tuple[Tensor, ...]:
+        return _source_tensors(self.source, site)
+
+    def target(self, h: Tensor, site: Site, moment: Moment) -> Tensor:
+        if not isinstance(self.source, Recording):
+            return _broadcast(_tensor_of(self.source, site), h, site)
+        held = self.source[site.name.whole]
+        mean = _row_mean(held, self.source.lengths, site.axes(held.dim()), self.over)
+        if mean.shape[site.axes(h.dim()).index(POS)] == 1:
+            return _broadcast(mean, h, site)
+        return _from_recording(mean.expand(h.shape[0], *mean.shape[1:]), h, site, moment)
+
+
+@dataclass(frozen=True, eq=False)
+class Clamp(Actuator):
+    """f(h) = a fixed value, or h kept within bounds."""
+
+    value: float | Tensor | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        if self.value is not None:
+            return f"clamp to {_print_value(self.value)}"
+        return f"clamp to [{'-inf' if self.low is None else self.low}, {'inf' if self.high is None else self.high}]"
+
+    def tensors(self, site: Site) -> tuple[Tensor, ...]:
+        return (self.value,) if isinstance(self.value, Tensor) else ()
+
+    def target(self, h: Tensor, site: Site, moment: Moment) -> Tensor:
+        if self.value is None:
+            return h.clamp(self.low, self.high)
+        return _broadcast(self.value, h, site) if isinstance(self.value, Tensor) else torch.full_like(h, self.value)
+
+
+@dataclass(frozen=True, eq=False)
+class Add(Actuator):
+    """f(h) = h + v: a steering vector; its dose is the gate's strength."""
+
+    vector: Tensor
+
+    def __str__(self) -> str:
+        return f"add {_print_value(self.vector)}"
+
+    def tensors(self, site: Site) -> tuple[Tensor, ...]:
+        return (self.vector,)
+
+    def target(self, h: Tensor, site: Site, moment: Moment) -> Tensor:
+        return h + _broadcast(self.vector, h, site)
+
+
+@dataclass(frozen=True)
+class Scale(Actuator):
+    """f(h) = c h."""
+
+    factor: float
+
+    def __str__(self) -> str:
+        return f"scale by {self.factor:g}"
+
+    def target(self, h: Tensor, site: Site, moment: Moment) -> Tensor:
+        return h * self.factor
+
+
+@dataclass(frozen=True, eq=False)
+class ProjectOut(Actuator):
+    """f(h) = h - U Uᵀ h for orthonormal U spanning the given directions: directional ablation."""
+
+    directions: Tensor
+
+    def __str__(self) -> str:
+        return f"project out {len(torch.atleast_2d(self.directions))} direction(s)"
+
+    def tensors(self, site: Site) -> tuple[Tensor, ...]:
+        return (self.directions,)
+
+    def target(self, h: Tensor, site: Site, moment: Moment) -> Tensor:
+        directions = torch.atleast_2d(self.directions)
+        if directions.shape[-1] != h.shape[-1]:
+            raise _wrong_shape(directions, h, site)
+        basis = torch.linalg.qr(directions.T).Q
+        return h - (h @ basis) @ basis.T
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Actuator):
+    """f(h) = W h + b."""
+
+    weight: Tensor
+    bias: Tensor | None = None
+
+    def __str__(self) -> str:
+        return f"affine {tuple(self.weight.shape)}"
+
+    def tensors(self, site: Site) -> tuple[Tensor, ...]:
+        return (self.weight,) if self.bias is None else (self.weight, self.bias)
+
+    def target(self, h: Tensor, site: Site, moment: Moment) -> Tensor:
+        if self.weight.shape != (h.shape[-1], h.shape[-1]):
+            raise _wrong_shape(self.weight, h, site)
+        return torch.nn.functional.linear(h, self.weight, self.bias)
+
+
+def zero(site: str | SiteName, **options: Any) -> Gate:
+    """Zero ablation. Options of every gate: strength, scope, detach, each."""
+    return _gate(site, Zero(), **options)
+
+
+def patch(site: str | SiteName, source: Source = "clean", **options: Any) -> Gate:
+    """Activation patching: put in what another run had.
+
+    Args:
+        source: "clean" or "corrupt" (a task's worlds), a Recording, or a tensor of the site's shape.
+
+    Raises:
+        GateNotFinite: a tensor holds NaN or infinity.
+    """
+    return _gate(site, Patch(_check_source(source)), **options)
+
+
+def resample(site: str | SiteName, source: Source = "corrupt", **options: Any) -> Gate:
+    """Resample ablation: patch from the corrupt world (or another source)."""
+    return patch(site, source, **options)
+
+
+def mean(
+    site: str | SiteName, source: Source = "clean", *, over: Literal["rows", "all"] = "rows", **options: Any
+) -> Gate:
+    """Mean ablation: the mean over a world's or recording's rows, at each position or over all of them."""
+    return _gate(site, Mean(_check_source(source), over), **options)
+
+
+def clamp(
+    site: str | SiteName, value: float | Tensor | None = None, *, low: float | None = None, high: float | None = None,
+    **options: Any,
+) -> Gate:  # fmt: skip
+    """Hold a site at a value, or within bounds."""
+    if (value is None) == (low is None and high is None):
+        raise BadGate(f"clamp at {site}", "it needs either a value, or bounds low and high")
+    return _gate(site, Clamp(value, low, high), **options)
+
+
+def add(site: str | SiteName, vector: Tensor, **options: Any) -> Gate:
+    """Add a vector, such as a steering vector [feature]; `strength` is the dose."""
+    return _gate(site, Add(vector), **options)
+
+
+def scale(site: str | SiteName, factor: float, **options: Any) -> Gate:
+    """Multiply by a number."""
+    return _gate(site, Scale(factor), **options)
+
+
+def project_out(site: str | SiteName, directions: Tensor, **options: Any) -> Gate:
+    """Remove the component along one direction [feature] or several [n, feature]."""
+    return _gate(site, ProjectOut(directions), **options)
+
+
+def affine(site: str | SiteName, weight: Tensor, bias: Tensor | None = None, **options: Any) -> Gate:
+    """Apply h -> W h + b, W of shape [feature, feature]."""
+    return _gate(site, Affine(weight, bias), **options)
+
+
+KINDS: dict[str, Callable[..., Gate]] = {"zero": zero, "mean": mean, "resample": resample, "patch": patch}
+"""Ablations that need nothing but a task, by the names the command line takes."""
+
+
+def _gate(
+    site: str | SiteName, actuator: Actuator, *, strength: float = 1.0, scope: Scope = "all", detach: bool = False,
+    each: str | tuple[str, ...] = (),
+) -> Gate:  # fmt: skip
+    for number in (strength, getattr(actuator, "factor", 0.0), getattr(actuator, "value", 0.0)):
+        if isinstance(number, (int, float)) and not math.isfinite(number):
+            raise GateNotFinite(f"{actuator} at {site}", f"{number} is not a finite number")
+    name = parse(site) if isinstance(site, str) else site
+    return Gate(name, actuator, strength, scope, detach, (each,) if isinstance(each, str) else tuple(each))
+
+
+def _check_source(source: Source) -> Source:
+    if isinstance(source, str) and source not in WORLDS:
+        raise BadGate(
+            f"source {source!r}", "not a world", nearest=nearest(source, WORLDS) or WORLDS,
+            next_step="give 'clean', 'corrupt', a Recording or a tensor",
+        )  # fmt: skip
+    return source
+
+
+def _source_tensors(source: Source, site: Site) -> tuple[Tensor, ...]:
+    if isinstance(source, Recording):
+        return (source[site.name.whole],)
+    return (_tensor_of(source, site),)
+
+
+def _tensor_of(source: Source, site: Site) -> Tensor:
+    if isinstance(source, str):
+        raise BadGate(
+            f"world {source!r} at {site.name}", "a world has a meaning only within a task",
+            next_step="give a recording: op.patch(site, op.record(model, prompts, site))",
+        )  # fmt: skip
+    assert isinstance(source, Tensor)
+    return source
+
+
+def _print_source(source: Source) -> str:
+    return source if isinstance(source, str) else "a recording" if isinstance(source, Recording) else _print_value(source)
+
+
+def _print_value(value: float | Tensor) -> str:
+    return f"tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value:g}"
+
+
+def _broadcast(value: Tensor, h: Tensor, site: Site) -> Tensor:
+    try:
+        return value.expand(h.shape)
+    except RuntimeError:
+        raise _wrong_shape(value, h, site) from None
+
+
+def _wrong_shape(value: Tensor, h: Tensor, site: Site) -> GateShape:
+    axes = ", ".join(f"{axis} {n}" for axis, n in zip(site.axes(h.dim()), h.shape, strict=True))
+    return GateShape(
+        f"value of shape {tuple(value.shape)} at {site.name}", f"the site has the shape {tuple(h.shape)} ({axes})",
+        next_step="give a value that broadcasts to it",
+    )  # fmt: skip
+
+
+def _from_recording(held: Tensor, h: Tensor, site: Site, moment: Moment) -> Tensor:
+    """The recorded value of each row and position; h itself beyond the recording's end."""
+    axes = site.axes(h.dim())
+    if held.shape == h.shape and (POS not in axes or _starts_at_zero(moment, h, axes)):
+        return held
+    fits = held.dim() == h.dim() and POS in axes and all(
+        a == b for axis, a, b in zip(axes, held.shape, h.shape, strict=True) if axis not in (POS, "src")
+    )  # fmt: skip
+    if not fits or held.shape[-1] != h.shape[-1]:
+        raise _wrong_shape(held, h, site)
+    at = axes.index(POS)
+    positions = moment.positions(h.shape[0], h.shape[at], h.device)
+    known = (positions >= 0) & (positions < held.shape[at])
+    rows = torch.arange(h.shape[0], device=h.device)[:, None]
+    picked = held.movedim(at, 1)[rows, positions.clamp(0, held.shape[at] - 1)].movedim(1, at)
+    shape = [1] * h.dim()
+    shape[0], shape[at] = known.shape
+    return torch.where(known.reshape(shape), picked, h)
+
+
+def _starts_at_zero(moment: Moment, h: Tensor, axes: tuple[str, ...]) -> bool:
+    n_pos = h.shape[axes.index(POS)]
+    expected = torch.arange(n_pos, device=h.device)
+    positions = moment.positions(h.shape[0], n_pos, h.device)
+    return bool(((positions == expected) | (positions < 0)).all())
+
+
+def _row_mean(held: Tensor, lengths: tuple[int, ...], axes: tuple[str, ...], over: str) -> Tensor:
+    """Mean over rows (and positions), leaving out padding; kept axes have length 1."""
+    if POS not in axes:
+        return held.mean(0, keepdim=True)
+    at = axes.index(POS)
+    weight = torch.ones(held.shape[0], held.shape[at], dtype=held.dtype, device=held.device)
+    if len(lengths) == held.shape[0]:
+        ends = torch.tensor(lengths, device=held.device)[:, None]
+        weight = (torch.arange(held.shape[at], device=held.device) < ends).to(held.dtype)
+    shape = [1] * held.dim()
+    shape[axes.index(BATCH)], shape[at] = weight.shape
+    dims = (0, at) if over == "all" else (0,)
+    total = weight.reshape(shape).sum(dims, keepdim=True).clamp(min=1)
+    return (held * weight.reshape(shape)).sum(dims, keepdim=True) / total

@@ -1,0 +1,98 @@
+"""Hold gates on a model: check them, attach, run, detach, and prove that they fired."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import final
+
+import torch
+from torch import Tensor
+
+from optrode.errors import GateDevice, GateDtype, GateNotFinite, GateNotFired, GateShape
+from optrode.gate.gate import Gate, apply_gate
+from optrode.model.model import Model
+from optrode.site.select import select_sites
+from optrode.site.site import Moment, Site
+from optrode.site.tap import tapped
+
+
+@contextmanager
+def gates(model: Model, *held: Gate) -> Iterator[None]:
+    """Hold gates during anything: forward, generate, training. They compose in the order given.
+
+    Everything that can be checked is checked before the first hook is placed. When the context ends, the model is as
+    it was.
+
+    Raises:
+        BadName, UnknownSite, SiteUnavailable: from a gate's site.
+        GateShape, GateDtype, GateDevice, GateNotFinite: a gate's value does not fit the site.
+        GateNotFired: a gate's site and scope never came by while it was held.
+    """
+    placed = [_Placed(gate, site) for gate in held for site in select_sites(model, gate.site)]
+    for one in placed:
+        _check(model, one)
+    with tapped(model, [(one.site, one.see) for one in placed]) as clock:
+        yield
+        n_passes = clock.pass_ix
+    for one in placed:
+        one.check_fired(n_passes)
+
+
+@final
+class _Placed:
+    """One gate at one concrete site, with the count of passes in which it acted."""
+
+    def __init__(self, gate: Gate, site: Site) -> None:
+        self.gate, self.site = gate, site
+        self.n_seen = self.n_fired = 0
+
+    def see(self, h: Tensor, moment: Moment) -> Tensor | None:
+        self.n_seen += 1
+        new = apply_gate(self.gate, self.site, h, moment)
+        self.n_fired += new is not None
+        return new
+
+    def check_fired(self, n_passes: int) -> None:
+        """Raise GateNotFired if the gate never acted."""
+        if self.n_fired:
+            return
+        if self.n_seen:
+            found = f"its site came by {self.n_seen} times, but never with a selected position or a {self.gate.scope!r} token"
+            step = "check the selected positions against the prompts' lengths, and the scope"
+        elif n_passes:
+            found, step = "the model ran, but not through this module", "check that the module is part of the forward pass"
+        else:
+            found, step = "the model never ran while it was held", "call the model, not one of its parts, inside the context"
+        raise GateNotFired(f"gate {self.gate.actuator} at {self.site.name}", found, next_step=step)
+
+
+def _check(model: Model, one: _Placed) -> None:
+    asked = f"gate {one.gate.actuator} at {one.site.name}"
+    for tensor in one.gate.actuator.tensors(one.site):
+        if tensor.device != model.device:
+            raise GateDevice(
+                asked, f"its value is on {tensor.device}, the model on {model.device}", next_step=f'value.to("{model.device}")'
+            )
+        if tensor.dtype != model.dtype:
+            raise GateDtype(
+                asked, f"its value is {tensor.dtype}, the model {model.dtype}", next_step=f"value.to({model.dtype})"
+            )
+        _check_finite(asked, tensor, one.site)
+        _check_width(model, asked, tensor, one.site)
+
+
+def _check_finite(asked: str, tensor: Tensor, site: Site) -> None:
+    if site.place.how == "scores":
+        return  # masked scores are -inf by definition
+    bad = ~torch.isfinite(tensor)
+    if bool(bad.any()):
+        where = tuple(int(i) for i in bad.nonzero()[0])
+        raise GateNotFinite(asked, f"{int(bad.sum())} of {tensor.numel()} values are NaN or infinite, first at {where}")
+
+
+def _check_width(model: Model, asked: str, tensor: Tensor, site: Site) -> None:
+    width = model.table.size(site.name.kind, "feature") if not site.name.is_module else None
+    if width is not None and tensor.dim() and tensor.shape[-1] not in (1, width):
+        raise GateShape(
+            asked, f"its value has shape {tuple(tensor.shape)}, the site's last axis has length {width}",
+            next_step=f"give a value whose last axis has length {width}",
+        )  # fmt: skip
