@@ -10,7 +10,7 @@ from typing import Any, Literal
 from optrode.axes import HEAD_AXES, PATTERN_AXES, RESIDUAL_AXES
 from optrode.errors import ConfigRefused, nearest
 
-How = Literal["port", "mid", "result", "scores", "pattern", "logits"]
+How = Literal["port", "mid", "result", "scores", "pattern", "router", "logits"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,12 @@ ORDER = (
 )  # fmt: skip
 """Site kinds in the order of the computation: how they are listed."""
 
+_RESIDUAL_WIDE = frozenset(
+    {
+        "embed", "pos_embed", "resid_pre", "resid_mid", "resid_post", "ln1", "ln2", "ln1_post", "ln2_post", "attn_out",
+        "mlp_out", "attn.result", "final_norm",
+    }
+)  # fmt: skip
 RESIDUAL = View()
 PATTERN = View(axes=PATTERN_AXES)
 
@@ -54,9 +60,10 @@ class Place:
         path: module path with `{L}` for the layer; for `how` other than "port" see below.
         port: the module's first input tensor ("in") or first output tensor ("out").
         how: "port" reads and replaces that tensor. "mid" is `path`'s input plus `added`'s output: the residual
-            stream between attention and MLP, which no module holds (`path` is the first module to read the block's input). "result" is each head's write: the view of
-            `path`'s input times `path`'s weight. "scores" and "pattern" are inside the attention module `path`.
-            "logits" is the model's own output.
+            stream between attention and MLP, which no module holds (`path` is the first module to read the block's
+            input). "result" is each head's write: the view of `path`'s input times `path`'s weight. "scores" and
+            "pattern" are inside the attention module `path`. "router" is the logits of the expert router `path`,
+            whose choice is made again when they are replaced. "logits" is the model's own output.
         added: module path of the second summand of "mid".
     """
 
@@ -73,6 +80,8 @@ class Table:
 
     `places` holds the sites that exist, `absent` the standard sites that this architecture does not have, with the
     reason. Sizes: `d_head` is the width of one head, `n_kv_heads` the number of K/V heads (grouped K/V).
+    `is_parallel`: attention and MLP both read the block's input. `is_post_norm`: the sum with the residual stream is
+    itself normalised (BERT), so that the stream is not the sum of what the blocks add to it.
     """
 
     family: str
@@ -85,6 +94,7 @@ class Table:
     is_parallel: bool
     places: Mapping[str, Place]
     absent: Mapping[str, str] = field(default_factory=dict)
+    is_post_norm: bool = False
 
     def in_block(self, kind: str) -> bool:
         """Whether sites of this kind exist once per layer."""
@@ -102,9 +112,17 @@ class Table:
     def _width(self, kind: str) -> int | None:
         if kind in ("attn.q", "attn.k", "attn.v", "attn.z"):
             return self.d_head
-        if kind.startswith(("resid_", "embed")) or kind in ("attn_out", "mlp_out", "attn.result", "final_norm"):
-            return self.d_model
-        return None
+        return self.d_model if kind in _RESIDUAL_WIDE else None
+
+
+def logits_place(prefix: str) -> dict[str, Place]:
+    """The `logits` site of a model with a head; none when `prefix` says that the module is the base model itself."""
+    return {"logits": Place("", how="logits")} if prefix else {}
+
+
+def logits_absent(prefix: str) -> dict[str, str]:
+    """The counterpart of `logits_place` for `Table.absent`."""
+    return {} if prefix else {"logits": "this is a base model without a head; its last site is what it returns"}
 
 
 @dataclass(frozen=True)
@@ -128,12 +146,12 @@ class Family:
 
 HARMLESS = frozenset(
     {
-        "architectures", "attention_dropout", "bos_token_id", "cls_token_id", "dtype", "eos_token_id",
+        "architectures", "attention_dropout", "auto_map", "bos_token_id", "cls_token_id", "dtype", "eos_token_id",
         "hidden_act", "hidden_size", "id2label", "initializer_range", "intermediate_size", "is_decoder", "label2id",
         "max_position_embeddings", "model_type", "name_or_path", "num_attention_heads", "num_hidden_layers",
-        "pad_token_id", "problem_type", "return_dict", "rope_parameters", "rope_scaling", "rope_theta", "sep_token_id",
-        "tie_word_embeddings", "tokenizer_class", "torch_dtype", "transformers.js_config", "transformers_version",
-        "unk_token_id", "use_cache", "vocab_size",
+        "output_attentions", "output_hidden_states", "pad_token_id", "problem_type", "return_dict", "rope_parameters",
+        "rope_scaling", "rope_theta", "sep_token_id", "tie_word_embeddings", "tokenizer_class", "torch_dtype",
+        "transformers.js_config", "transformers_version", "unk_token_id", "use_cache", "vocab_size",
     }
 )  # fmt: skip
 """Config fields that change numbers but never where a site is; understood by every family."""

@@ -40,7 +40,7 @@ class Recording(Mapping[str, Tensor]):
     logits: Tensor | None = None
 
     def __getitem__(self, key: str | SiteName | tuple[str, int]) -> Tensor:
-        name = str(_full_name(key, self.values)) if not isinstance(key, SiteName) else str(key)
+        name = str(_full_name(key, self.values))
         if name not in self.values:
             raise NotRecorded(
                 f"recording of {name}", f"it holds {len(self.values)} sites", nearest=nearest(name, self.values),
@@ -49,7 +49,7 @@ class Recording(Mapping[str, Tensor]):
         return self.values[name]
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, (str, tuple)) and str(_full_name(key, self.values)) in self.values  # type: ignore[arg-type]
+        return isinstance(key, (str, tuple, SiteName)) and str(_full_name(key, self.values)) in self.values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.values)
@@ -70,7 +70,9 @@ class Recording(Mapping[str, Tensor]):
         return torch.stack(found)
 
 
-def _full_name(key: str | tuple[str, int], held: Mapping[str, Tensor]) -> SiteName:
+def _full_name(key: str | SiteName | tuple[str, int], held: Mapping[str, Tensor]) -> SiteName:
+    if isinstance(key, SiteName):
+        return key
     if isinstance(key, str):
         return parse(key)
     kind, layer = key

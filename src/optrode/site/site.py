@@ -20,8 +20,14 @@ class Site:
     place: Place
 
     def axes(self, n_dims: int) -> tuple[str, ...]:
-        """Axis names of the viewed tensor; for modules without a table, by the number of dimensions."""
-        return self.place.view.axes or GENERIC_AXES.get(n_dims, ("batch", *("other",) * (n_dims - 1)))
+        """Axis names of the viewed tensor; for modules without a table, by the number of dimensions.
+
+        So too for the logits of a head that has no positions, such as a sequence classifier's.
+        """
+        known = self.place.view.axes
+        if known and (self.place.how != "logits" or len(known) == n_dims):
+            return known
+        return GENERIC_AXES.get(n_dims, ("batch", *("other",) * (n_dims - 1)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,8 +51,8 @@ class Clock:
         """Note a new pass: rows, new positions, and how many positions the K/V cache already holds."""
         self.pass_ix += 1
         tokens = _first(kwargs.get("input_ids"), kwargs.get("inputs_embeds"), *args)
-        if tokens is None or tokens.dim() < 2:
-            self.row_pos = None
+        if tokens is None or tokens.dim() != (3 if tokens.is_floating_point() else 2):
+            self.row_pos = self.prompt_len = None  # images, feature vectors: nothing that has positions
             return
         cache = kwargs.get("past_key_values")
         n_past = int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else 0
@@ -104,11 +104,17 @@ class _Tap:
         self.pass_ix = self.clock.pass_ix
         return self.function(tensor, self.clock.moment(self.call_ix))
 
+    def per_row(self, tensor: Tensor) -> Tensor:
+        """`tensor` for every row of the pass: position embeddings are computed once for all of them."""
+        rows = self.clock.row_pos
+        return tensor if rows is None or len(tensor) != 1 else tensor.expand(len(rows), *tensor.shape[1:])
+
 
 def _tap_port(model: Model, site: Site, tap: _Tap, stack: ExitStack) -> None:
     module, view = model.submodule(site.place.path), site.place.view
 
     def replaced(tensor: Tensor) -> Tensor | None:
+        tensor = tap.per_row(tensor) if view.axes else tensor
         new = tap(split(tensor, view))
         return None if new is None else join(tensor, view, new)
 
@@ -159,6 +165,27 @@ def _head_weights(module: nn.Module, n_heads: int) -> Tensor:
     return rows.unflatten(0, (n_heads, -1))
 
 
+def _tap_router(model: Model, site: Site, tap: _Tap, stack: ExitStack) -> None:
+    """The logits by which experts are chosen, flat [batch * pos, expert] inside; new ones are routed again."""
+    shape: list[int] = []
+
+    def remember(tensor: Tensor) -> None:
+        shape[:] = tensor.shape[:2]
+
+    def hook(called: nn.Module, args: Any, output: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        new = tap(output[0].unflatten(0, shape))
+        return None if new is None else _route(called, new.flatten(0, 1))
+
+    stack.callback(_on_input(model.submodule(site.place.added), remember))
+    stack.callback(model.submodule(site.place.path).register_forward_hook(hook).remove)
+
+
+def _route(router: nn.Module, logits: Tensor) -> tuple[Tensor, ...]:
+    """What a router returns for given logits: them, the weights of the chosen experts, and which they are."""
+    weights, chosen = torch.topk(torch.softmax(logits.float(), dim=-1), int(router.top_k), dim=-1)  # type: ignore[arg-type]
+    return logits, weights / weights.sum(dim=-1, keepdim=True), chosen
+
+
 def _tap_attention(model: Model, site: Site, tap: _Tap, stack: ExitStack) -> None:
     def replaced(tensor: Tensor) -> Tensor:
         new = tap(tensor)
@@ -169,6 +196,8 @@ def _tap_attention(model: Model, site: Site, tap: _Tap, stack: ExitStack) -> Non
 
 def _tap_logits(model: Model, site: Site, tap: _Tap, stack: ExitStack) -> None:
     def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        if not isinstance(getattr(output, "logits", None), Tensor):
+            raise SiteUnavailable(f"logits of {type(module).__name__}", f"it returned {type(output).__name__} without any")
         new = tap(output.logits)
         if new is not None:
             output.logits = new
@@ -183,6 +212,7 @@ _TAPS: dict[str, Callable[[Model, Site, _Tap, ExitStack], None]] = {
     "result": _tap_result,
     "scores": _tap_attention,
     "pattern": _tap_attention,
+    "router": _tap_router,
     "logits": _tap_logits,
 }
 
