@@ -11,7 +11,7 @@ class Pair:
     Attributes:
         clean, corrupt: token ids, [pos].
         right, wrong: ids of tokens that are right, or wrong, after the last token of the clean prompt.
-        clean_tokens, corrupt_tokens: the same tokens as text, for people.
+        clean_tokens, corrupt_tokens, right_tokens, wrong_tokens: the same tokens as text, for people.
         marks: named positions, e.g. {"s2": 9, "end": 13}.
         targets: (position, token id) pairs: what the model should say at positions. Metrics over log-probabilities
             read these; by default the first right answer at the last position.
@@ -23,6 +23,8 @@ class Pair:
     wrong: tuple[int, ...]
     clean_tokens: tuple[str, ...] = ()
     corrupt_tokens: tuple[str, ...] = ()
+    right_tokens: tuple[str, ...] = ()
+    wrong_tokens: tuple[str, ...] = ()
     marks: Mapping[str, int] = field(default_factory=dict)
     targets: tuple[tuple[int, int], ...] = ()
 

@@ -1,0 +1,120 @@
+"""Judge a circuit by intervention: run the model with everything outside it ablated."""
+
+import random
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from optrode.circuit.circuit import Circuit, CurvePoint, Interval, Minimality, Proof
+from optrode.circuit.interval import N_BOOTSTRAP, Draws, draws, ratio, ratio_interval
+from optrode.circuit.nodes import ablate, all_nodes, is_head
+from optrode.errors import BadOption
+from optrode.model.model import Model
+from optrode.provenance import provenance
+from optrode.trial.prompts import Task
+from optrode.trial.run import Bench, Progress, no_progress
+from optrode.trial.trial import Trial
+
+Values = tuple[float, ...]
+
+SIZES: Final = (1, 2, 3, 5, 8, 12, 16, 20, 25, 30, 40, 50, 65, 80, 100, 130, 160, 200, 250, 300, 400, 500, 700, 1000)
+"""Circuit sizes at which the curve is measured, up to the number of nodes."""
+
+
+def metric_of(bench: Bench, nodes: Sequence[str], outside: Sequence[str], ablation: str) -> Values:
+    """[prompt] metric in the clean run with every one of `outside` that is not among `nodes` ablated."""
+    kept = set(nodes)
+    gates = ablate([node for node in outside if node not in kept], ablation)
+    return bench.run(Trial(gates, "clean", bench.metric.name))
+
+
+def prove(
+    model: Model, task: Task, circuit: Circuit, *, n_random: int = 20, n_bootstrap: int = N_BOOTSTRAP,
+    progress: Progress = no_progress, bench: Bench | None = None,
+) -> Proof:  # fmt: skip
+    """Measure a circuit's faithfulness, completeness and minimality, with random circuits as the control.
+
+    The ablation is the one that the circuit was found with. For an honest proof give other prompts than those the
+    circuit was found on (the same generator with another random seed).
+
+    Args:
+        n_random: random circuits with as many heads and as many MLPs.
+        n_bootstrap: resamples of the prompts behind every interval.
+
+    Raises:
+        BadOption: the model does not distinguish the worlds, so faithfulness has no meaning.
+    """
+    started = time.monotonic()
+    bench = bench or Bench(model, task)
+    court = _Court(bench, circuit, draws(len(task), task.random_seed, n_bootstrap), progress, n_random)
+    curve = court.curve()
+    inside = court.measure(circuit.nodes)
+    without = court.measure([node for node in court.all_nodes if node not in set(circuit.nodes)])
+    return Proof(
+        task=task.name, metric=bench.metric.name, unit=bench.metric.unit, ablation=court.ablation, size=circuit.size,
+        full=_mean(court.full), empty=_mean(court.empty),
+        faithfulness=court.share(inside), interval=court.interval(inside), curve=curve,
+        random=court.random_circuits(n_random), completeness=court.share(without),
+        completeness_interval=court.interval(without), minimality=court.minimality(inside),
+        n_prompts=len(task), n_bootstrap=n_bootstrap,
+        provenance=provenance(
+            model.name, model.weights_hash, task.random_seed, time_s=time.monotonic() - started, n_passes=bench.n_passes
+        ),
+    )  # fmt: skip
+
+
+class _Court:
+    """One proof under way: the bench, the two reference values, and the count of steps."""
+
+    def __init__(self, bench: Bench, circuit: Circuit, drawn: Draws, progress: Progress, n_random: int) -> None:
+        self.bench, self.circuit, self.drawn, self.progress = bench, circuit, drawn, progress
+        self.ablation = circuit.scores.ablation
+        self.all_nodes = all_nodes(bench.model)
+        self.ranked = [s.node for s in circuit.scores.ranked()]
+        self.sizes = sorted({s for s in SIZES if s < len(self.ranked)} | {circuit.size, len(self.ranked)})
+        self.n_steps = len(self.sizes) + n_random + circuit.size + 3
+        self.step = 0
+        self.full = bench.base("clean")
+        self.empty = self.measure(())
+        if abs(_mean(self.full) - _mean(self.empty)) < 1e-6:
+            raise BadOption(
+                f"proof of a circuit for {bench.task.name}", "ablating every node leaves the metric as it is",
+                next_step="choose another ablation or metric",
+            )  # fmt: skip
+
+    def measure(self, nodes: Sequence[str]) -> Values:
+        values = metric_of(self.bench, nodes, self.all_nodes, self.ablation)
+        self.step += 1
+        self.progress("proof", min(self.step, self.n_steps), self.n_steps)
+        return values
+
+    def share(self, values: Values) -> float:
+        return ratio(values, self.empty, self.full)
+
+    def interval(self, values: Values) -> Interval:
+        return ratio_interval(values, self.empty, self.full, self.drawn)
+
+    def curve(self) -> tuple[CurvePoint, ...]:
+        measured = [(size, self.measure(self.ranked[:size])) for size in self.sizes]
+        return tuple(CurvePoint(size, self.share(values), self.interval(values)) for size, values in measured)
+
+    def random_circuits(self, n: int) -> tuple[float, ...]:
+        rng = random.Random(self.bench.task.random_seed)
+        heads = [node for node in self.all_nodes if is_head(node)]
+        mlps = [node for node in self.all_nodes if not is_head(node)]
+        n_heads = sum(map(is_head, self.circuit.nodes))
+        n_mlps = self.circuit.size - n_heads
+        return tuple(self.share(self.measure(rng.sample(heads, n_heads) + rng.sample(mlps, n_mlps))) for _ in range(n))
+
+    def minimality(self, inside: Values) -> tuple[Minimality, ...]:
+        found = []
+        for node in self.circuit.nodes:
+            without = self.measure([other for other in self.circuit.nodes if other != node])
+            lost = tuple(i - w for i, w in zip(inside, without, strict=True))
+            lost_share = tuple(l + e for l, e in zip(lost, self.empty, strict=True))
+            found.append(Minimality(node, self.share(lost_share), self.interval(lost_share)))
+        return tuple(found)
+
+
+def _mean(values: Values) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,110 @@
+"""A sweep: many trials over the same prompts, one per step along the axes that its gate names in `each`."""
+
+import time
+from itertools import product
+
+from optrode.errors import BadGate
+from optrode.gate.gate import Gate
+from optrode.model.model import Model
+from optrode.model.names import ALL, SiteName
+from optrode.provenance import provenance
+from optrode.site.select import select_sites
+from optrode.trial.grid import Axis, Grid
+from optrode.trial.metric import Metric
+from optrode.trial.prompts import Task
+from optrode.trial.run import Bench, Progress, no_progress
+from optrode.trial.trial import Trial, World
+
+
+def sweep(
+    model: Model, task: Task, gate: Gate, *, metric: str | Metric | None = None, world: World | None = None,
+    progress: Progress = no_progress, bench: Bench | None = None,
+) -> Grid:  # fmt: skip
+    """Run one trial per cell of a gate's `each` axes.
+
+    Args:
+        gate: e.g. `op.patch("blocks.*.resid_pre", each=("layer", "pos"))` or `op.zero("blocks.*.attn.z",
+            each=("layer", "head"))`.
+        metric: another metric than the task's.
+        world: the prompts that the model reads. By default the world that the gate does not patch from, and the
+            clean one for zero and mean ablation.
+        progress: called after every cell.
+        bench: to share recordings with other work on the same model and task.
+
+    Raises:
+        BadGate: an axis of `each` does not fit the site, or positions are swept over prompts of unequal length.
+        Everything that `gates` raises.
+    """
+    started = time.monotonic()
+    bench = bench or Bench(model, task, metric)
+    source: World | None = _source_world(gate)
+    world = world or ("corrupt" if source == "clean" else "clean")
+    axes, cells = expand(model, task, gate)
+    bench.remember([gate], world)
+    values, is_null = [], []
+    for ix, cell in enumerate(cells):
+        trial = Trial((cell,), world, bench.metric.name)
+        is_null.append(_can_check_null(cell) and bench.is_null(trial))
+        values.append(bench.base(world) if is_null[-1] else bench.run(trial))
+        progress(f"sweep {gate.site}", ix + 1, len(cells))
+    return Grid(
+        title=str(gate), task=task.name, metric=bench.metric.name, unit=bench.metric.unit, axes=axes,
+        sites=tuple(str(cell.site) for cell in cells), values=tuple(values), base=bench.base(world),
+        source=bench.base(source) if source and source != world else None, is_null=tuple(is_null),
+        provenance=provenance(
+            model.name, model.weights_hash, task.random_seed, time_s=time.monotonic() - started, n_passes=bench.n_passes
+        ),
+    )  # fmt: skip
+
+
+def expand(model: Model, task: Task, gate: Gate) -> tuple[tuple[Axis, ...], tuple[Gate, ...]]:
+    """The axes of a gate's grid, and one gate per cell in row-major order."""
+    steps = [_steps(model, task, gate.site, axis) for axis in gate.each]
+    axes = tuple(Axis(axis, labels) for axis, (labels, _) in zip(gate.each, steps, strict=True))
+    cells = [
+        gate.at(gate.site.at(**dict(zip(gate.each, chosen, strict=True))))
+        for chosen in product(*(indices for _, indices in steps))
+    ]
+    return axes, tuple(cells)
+
+
+def _steps(model: Model, task: Task, name: SiteName, axis: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Labels and indices along one swept axis."""
+    if axis == "pos":
+        return _positions(task, name)
+    sites = select_sites(model, name)
+    if axis == "layer":
+        if name.layers is None:
+            raise BadGate(f"each={axis!r} at {name}", "the site stands outside the blocks")
+        layers = tuple(site.name.layers.single or 0 for site in sites if site.name.layers is not None)
+        return tuple(map(str, layers)), layers
+    size = model.table.size(name.kind, axis) if not name.is_module else None
+    if axis not in sites[0].place.view.axes or size is None:
+        raise BadGate(f"each={axis!r} at {name}", f"the site has the axes {', '.join(sites[0].place.view.axes)}")
+    indices = (name.index(axis) or ALL).resolve(size)
+    return tuple(map(str, indices)), indices
+
+
+def _positions(task: Task, name: SiteName) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    if task.length is None:
+        lengths = sorted({len(pair.clean) for pair in task.pairs})
+        raise BadGate(
+            f"each='pos' at {name}", f"the prompts have {lengths[0]} to {lengths[-1]} tokens, so a position has no one meaning",
+            next_step="use prompts of one length, or sweep without pos",
+        )  # fmt: skip
+    indices = (name.index("pos") or ALL).resolve(task.length)
+    tokens = task.pairs[0].clean_tokens or ("",) * task.length
+    return tuple(f"{ix} {tokens[ix]}".rstrip() for ix in indices), indices
+
+
+def _source_world(gate: Gate) -> World | None:
+    world = gate.actuator.world
+    is_patch = type(gate.actuator).__name__ == "Patch"
+    return ("clean" if world == "clean" else "corrupt") if world and is_patch else None
+
+
+def _can_check_null(cell: Gate) -> bool:
+    """Recording scores, patterns or per-head results switches attention or costs much memory: those just run."""
+    return cell.site.kind not in ("attn.scores", "attn.pattern", "attn.result", "logits")
+
+
