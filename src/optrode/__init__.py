@@ -1,1 +1,86 @@
-"""Optrode."""
+"""Optrode: record any activation, gate any activation; find a circuit, prove it, show it.
+
+    import optrode as op
+
+    model = op.load("smollm2")
+    task = op.tasks.ioi(model, n=32, random_seed=0)
+    circuit = op.find(model, task)
+    proof = op.prove(model, task, circuit)
+    op.report(task, circuit, proof).save("ioi.html")
+
+    with op.gates(model, op.zero("blocks.18.attn.z[head=6]")):
+        model.generate("When Mary and John went to the store,")
+
+Names are resolved when they are first used, so that importing the package loads no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from optrode import tasks
+    from optrode.circuit.circuit import Circuit, HeadScores, Proof, Scores
+    from optrode.circuit.find import find
+    from optrode.circuit.judge import prove
+    from optrode.circuit.look import head_scores
+    from optrode.circuit.score import score
+    from optrode.errors import OptrodeError
+    from optrode.flow import investigate
+    from optrode.gate.check import check_model
+    from optrode.gate.gate import Actuator, Gate
+    from optrode.gate.kinds import add, affine, clamp, mean, patch, project_out, resample, scale, zero
+    from optrode.gate.place import gates
+    from optrode.loading import load
+    from optrode.model.adapter import Family, Place, Table, View
+    from optrode.model.model import Model
+    from optrode.model.names import SiteName
+    from optrode.reports.page import Page, report, show
+    from optrode.site.recording import Recording, record, recording
+    from optrode.trial.grid import Grid
+    from optrode.trial.metric import Metric
+    from optrode.trial.prompts import Pair, Task
+    from optrode.trial.sweep import sweep
+
+_HOMES: Final = {
+    "circuit.circuit": ("Circuit", "HeadScores", "Proof", "Scores"),
+    "circuit.find": ("find",),
+    "circuit.judge": ("prove",),
+    "circuit.look": ("head_scores",),
+    "circuit.score": ("score",),
+    "errors": ("OptrodeError",),
+    "flow": ("investigate",),
+    "gate.check": ("check_model",),
+    "gate.gate": ("Actuator", "Gate"),
+    "gate.kinds": ("add", "affine", "clamp", "mean", "patch", "project_out", "resample", "scale", "zero"),
+    "gate.place": ("gates",),
+    "loading": ("load",),
+    "model.adapter": ("Family", "Place", "Table", "View"),
+    "model.model": ("Model",),
+    "model.names": ("SiteName",),
+    "reports.page": ("Page", "report", "show"),
+    "site.recording": ("Recording", "record", "recording"),
+    "trial.grid": ("Grid",),
+    "trial.metric": ("Metric",),
+    "trial.prompts": ("Pair", "Task"),
+    "trial.sweep": ("sweep",),
+}
+_HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Actuator", "Circuit", "Family", "Gate", "Grid", "HeadScores", "Metric", "Model", "OptrodeError", "Page", "Pair",
+    "Place", "Proof", "Recording", "Scores", "SiteName", "Table", "Task", "View", "add", "affine", "check_model", "clamp",
+    "find", "gates", "head_scores", "investigate", "load", "mean", "patch", "project_out", "prove", "record", "recording",
+    "report", "resample", "scale", "score", "show", "sweep", "tasks", "zero",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name == "tasks":
+        return import_module("optrode.tasks")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'optrode' has no attribute {name!r}")
+    return getattr(import_module(f"optrode.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -84,6 +84,10 @@ class Task:
         """The same task with its first `n` pairs only."""
         return replace(self, pairs=self.pairs[:n])
 
+    def half(self, which: int) -> "Task":
+        """The even (0) or odd (1) pairs: to find on one half and prove on the other."""
+        return replace(self, pairs=self.pairs[which::2])
+
     @property
     def length(self) -> int | None:
         """The prompts' common number of tokens, or None when they differ."""

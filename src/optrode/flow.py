@@ -1,0 +1,90 @@
+"""The whole investigation in one screen: load, task, sweep, find, prove, report."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from optrode.circuit.circuit import Circuit, HeadScores, Proof
+from optrode.circuit.find import TARGET, find
+from optrode.circuit.judge import prove
+from optrode.circuit.look import head_scores
+from optrode.gate.kinds import patch, zero
+from optrode.model.model import Model
+from optrode.reports.folder import write_run
+from optrode.reports.page import Page, report
+from optrode.trial.grid import Grid
+from optrode.trial.prompts import Task
+from optrode.trial.run import Bench, Progress, no_progress
+from optrode.trial.sweep import sweep
+
+MakeTask = Callable[[Model, int], Task]
+"""(model, random seed) -> task. Called twice: the circuit is proven on prompts that it was not found on."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Choices of an investigation.
+
+    Attributes:
+        method, ablation, size, target: of the circuit, see `find`.
+        with_grid: also patch the residual stream over layer and position.
+        n_grid: prompts for grids, which cost one run per cell.
+        random_seed: of the prompts the circuit is found on; the next seed gives those it is proven on.
+    """
+
+    method: str = "ig"
+    ablation: str = "resample"
+    size: int | None = None
+    target: float = TARGET
+    with_grid: bool = True
+    n_grid: int = 8
+    random_seed: int = 0
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What an investigation found: the records of its report."""
+
+    task: Task
+    circuit: Circuit
+    proof: Proof
+    grid: Grid | None = None
+    head_grid: Grid | None = None
+    head_scores: HeadScores | None = None
+
+    @property
+    def page(self) -> Page:
+        """The report."""
+        held = (getattr(self, field.name) for field in fields(self))
+        return report(*(record for record in held if record is not None))
+
+    def save(self, folder: str | Path) -> Path:
+        """Write every record and the report into a folder; returns the path of the page."""
+        folder = Path(folder)
+        write_run(folder, {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None})
+        return self.page.save(folder / "report.html")
+
+
+def investigate(
+    model: Model, make_task: MakeTask, options: Options | None = None, progress: Progress = no_progress
+) -> Findings:
+    """Find the circuit of a task, prove it on other prompts, and look at what its heads do.
+
+    Raises:
+        NoPairs, TaskTooHard: the model does not do the task.
+    """
+    o = options or Options()
+    task, others = make_task(model, o.random_seed), make_task(model, o.random_seed + 1)
+    bench = Bench(model, task)
+    circuit = find(
+        model, task, method=o.method, ablation=o.ablation, size=o.size, target=o.target, progress=progress, bench=bench
+    )
+    proof = prove(model, others, circuit, progress=progress)
+    few = task.take(o.n_grid)
+    grid = head_grid = scores = None
+    if o.with_grid and "repeat" in task.pairs[0].marks:
+        head_grid = sweep(model, few, zero("blocks.*.attn.z", each=("layer", "head")), progress=progress)
+        scores = head_scores(model, task, bench=bench)
+    elif o.with_grid and task.length:
+        grid = sweep(model, few, patch("blocks.*.resid_pre", each=("layer", "pos")), progress=progress)
+    return Findings(task, circuit, proof, grid, head_grid, scores)
