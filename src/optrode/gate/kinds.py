@@ -78,10 +78,11 @@ class Mean(Actuator):
         if not isinstance(self.source, Recording):
             return _broadcast(_tensor_of(self.source, site), h, site)
         held = self.source[site.name.whole]
-        mean = _row_mean(held, self.source.lengths, site.axes(held.dim()), self.over)
-        if mean.shape[site.axes(h.dim()).index(POS)] == 1:
-            return _broadcast(mean, h, site)
-        return _from_recording(mean.expand(h.shape[0], *mean.shape[1:]), h, site, moment)
+        axes = site.axes(held.dim())
+        mean = _row_mean(held, self.source.lengths, axes, self.over)
+        if POS in axes and mean.shape[axes.index(POS)] > 1:
+            return _from_recording(mean.expand(h.shape[0], *mean.shape[1:]), h, site, moment)
+        return _broadcast(mean.squeeze(1) if mean.dim() > h.dim() else mean, h, site)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +153,8 @@ class ProjectOut(Actuator):
         if directions.shape[-1] != h.shape[-1]:
             raise _wrong_shape(directions, h, site)
         basis = torch.linalg.qr(directions.T).Q
-        return h - (h @ basis) @ basis.T
+        kept: Tensor = h - (h @ basis) @ basis.T
+        return kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +173,8 @@ class Affine(Actuator):
     def target(self, h: Tensor, site: Site, moment: Moment) -> Tensor:
         if self.weight.shape != (h.shape[-1], h.shape[-1]):
             raise _wrong_shape(self.weight, h, site)
-        return torch.nn.functional.linear(h, self.weight, self.bias)
+        mapped: Tensor = torch.nn.functional.linear(h, self.weight, self.bias)
+        return mapped
 
 
 def zero(site: str | SiteName, **options: Any) -> Gate:
@@ -299,6 +302,8 @@ def _wrong_shape(value: Tensor, h: Tensor, site: Site) -> GateShape:
 def _from_recording(held: Tensor, h: Tensor, site: Site, moment: Moment) -> Tensor:
     """The recorded value of each row and position; h itself beyond the recording's end."""
     axes = site.axes(h.dim())
+    if POS not in axes and held.dim() == h.dim() + 1:  # a recurrent cell, recorded along its calls
+        return _broadcast(held[:, moment.call_ix], h, site) if moment.call_ix < held.shape[1] else h
     if held.shape == h.shape and (POS not in axes or _starts_at_zero(moment, h, axes)):
         return held
     fits = held.dim() == h.dim() and POS in axes and all(

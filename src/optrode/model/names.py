@@ -4,7 +4,7 @@
     path     = "blocks." layers "." kind | kind | "module:" module-path (".in" | ".out")
     layers   = index                                  0 · * · 3:7 · -1 · 2|5|8
     selector = axis "=" index                         head=3 · pos=-1 · feature=10:20 · head=1|4
-    index    = "*" | part { "|" part }                part = integer | [integer] ":" [integer]
+    index    = part { "|" part }                      part = "*" | integer | [integer] ":" [integer]
 
 TransformerLens's spelling is understood on input and never printed: a leading `hook_` in the last part of the
 path is dropped, so `blocks.0.attn.hook_z` is `blocks.0.attn.z`.
@@ -91,7 +91,7 @@ class SiteName:
         return dict(self.select).get(axis)
 
     def at(self, *, layer: int | None = None, **select: int) -> "SiteName":
-        """This name with one layer fixed and further selectors set, e.g. `name.at(layer=3, head=6)`."""
+        """The name with one layer fixed and further selectors set, e.g. `name.at(layer=3, head=6)`."""
         merged = dict(self.select) | {axis: Index((ix,)) for axis, ix in select.items()}
         layers = self.layers if layer is None else Index((layer,))
         return replace(self, layers=layers, select=_ordered(merged))
@@ -155,12 +155,12 @@ def _ordered(select: dict[str, Index]) -> tuple[tuple[str, Index], ...]:
 
 
 def _parse_index(text: str, whole: str) -> Index:
-    if text.strip() == "*":
-        return ALL
     return Index(tuple(_parse_part(part.strip(), whole) for part in text.split("|")))
 
 
 def _parse_part(text: str, whole: str) -> Part:
+    if text == "*":
+        return (None, None)
     match = _PART.match(text)
     if match is None:
         found = f"{text!r} is not an index"
