@@ -2,12 +2,13 @@
 
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from optrode.errors import BadOption, OptrodeError
+from optrode.errors import BadOption, OptrodeError, nearest
 
 if TYPE_CHECKING:
     from optrode.flow import MakeTask
@@ -24,40 +25,73 @@ ModelName = Annotated[str, Parameter(name=["--model", "-m"], help='"smollm2", a 
 Out = Annotated[Path | None, Parameter(name=["--out", "-o"], help="Run folder.")]
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Prompts:
+    """Which prompts to use."""
+
+    task: Annotated[str, Parameter(name=["--task", "-t"])] = "ioi"
+    "One of `optrode tasks`."
+
+    pairs: Path | None = None
+    "Your own pairs instead: a .jsonl or .csv file with clean, corrupt, answer, wrong."
+
+    drop_bad: bool = False
+    "Leave out pairs of the file that cannot be used, instead of stopping."
+
+    n: int = 16
+    "Prompt pairs to draw."
+
+    seed: int = 0
+    "Random seed of the prompts; a proof draws others with the next seed."
+
+    require_accuracy: float | None = None
+    "Least share of prompts that the model must do; each task has its own default."
+
+    @property
+    def name(self) -> str:
+        """What a run on these prompts is called."""
+        return self.pairs.stem if self.pairs else self.task
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Search:
+    """How to find the circuit."""
+
+    method: str = "ig"
+    "Effects of nodes: ig, attribution (both first-order, with exact spot checks) or exact."
+
+    ablation: str = "resample"
+    "What replaces a node outside the circuit: resample, zero or mean."
+
+    size: int | None = None
+    "Number of nodes; by default as few as reach the target."
+
+    target: float = 0.85
+    "Faithfulness to reach on the prompts that the circuit is found on."
+
+    grid: bool = True
+    "Also sweep the residual stream over layers and positions."
+
+
 @app.command
 def find(
-    *, model: ModelName = "smollm2", task: Annotated[str, Parameter(name=["--task", "-t"])] = "ioi",
-    pairs: Path | None = None, drop_bad: bool = False, n: int = 16, seed: int = 0, method: str = "ig",
-    ablation: str = "resample", size: int | None = None, target: float = 0.85, grid: bool = True,
-    require_accuracy: float | None = None, out: Out = None, as_json: AsJson = False,
+    *, model: ModelName = "smollm2", prompts: Prompts | None = None, search: Search | None = None, out: Out = None,
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Find the circuit of a task, prove it on other prompts, and write the report.
-
-    Parameters
-    ----------
-    task: One of `optrode tasks`.
-    pairs: Your own pairs instead: a .jsonl or .csv file with clean, corrupt, answer, wrong.
-    drop_bad: Leave out pairs of the file that cannot be used, instead of stopping.
-    n: Prompt pairs to find on, and as many others to prove on.
-    seed: Random seed of the prompts to find on; the next seed gives the others.
-    method: Effects of nodes: "ig", "attribution" (both first-order, with exact spot checks) or "exact".
-    ablation: What replaces a node outside the circuit: "resample", "zero" or "mean".
-    size: Number of nodes; by default as few as reach the target.
-    target: Faithfulness to reach on the prompts it is found on.
-    grid: Also sweep the residual stream over layers and positions.
-    require_accuracy: Least share of prompts that the model must do; each task has its own default.
-    """
+    """Find the circuit of a task, prove it on other prompts, and write the report."""
     from optrode.console import circuit_table, showing
     from optrode.flow import Options, investigate
     from optrode.loading import load
 
-    folder = out or Path("runs") / (pairs.stem if pairs else task)
-    make_task = _task_maker(task, pairs, n, drop_bad, require_accuracy)
-    options = Options(method, ablation, size, target, grid, random_seed=seed)
+    chosen, s = prompts or Prompts(), search or Search()
+    make_task = _task_maker(chosen)
+    options = Options(s.method, s.ablation, s.size, s.target, s.grid, random_seed=chosen.seed)
     with showing(quiet=as_json) as progress:
         progress("load model", 0, 1)
         found = investigate(load(model), make_task, options, progress)
-    page = found.save(folder)
+    page = found.save(out or Path("runs") / chosen.name)
     if as_json:
         _print_json({"report": str(page), "circuit": found.circuit, "proof": found.proof})
     else:
@@ -66,10 +100,9 @@ def find(
 
 @app.command
 def sweep(
-    *, model: ModelName = "smollm2", task: Annotated[str, Parameter(name=["--task", "-t"])] = "ioi",
-    pairs: Path | None = None, drop_bad: bool = False, site: str = "blocks.*.resid_pre", gate: str = "patch",
-    each: tuple[str, ...] = ("layer", "pos"), n: int = 8, seed: int = 0, metric: str | None = None,
-    require_accuracy: float | None = None, out: Out = None, as_json: AsJson = False,
+    *, model: ModelName = "smollm2", prompts: Prompts | None = None, site: str = "blocks.*.resid_pre",
+    gate: str = "patch", each: tuple[str, ...] = ("layer", "pos"), metric: str | None = None, out: Out = None,
+    as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Gate one cell after another of a grid, and measure the task's metric.
 
@@ -78,12 +111,9 @@ def sweep(
     site: Pattern of the sites to gate, e.g. "blocks.*.attn.z".
     gate: "patch" (clean values into the corrupt run), "resample", "mean" or "zero" (ablations of the clean run).
     each: Axes of the grid: layer, head, pos or feature; give the option once per axis.
-    n: Prompt pairs.
-    seed: Random seed of the prompts.
     metric: Another metric than the task's.
     """
     from optrode.console import grid_table, showing
-    from optrode.errors import nearest
     from optrode.gate.kinds import KINDS
     from optrode.loading import load
     from optrode.reports.folder import write_run
@@ -92,14 +122,15 @@ def sweep(
 
     if gate not in KINDS:
         raise BadOption(f"gate {gate!r}", "no such gate", nearest=nearest(gate, KINDS) or tuple(KINDS))
+    chosen = prompts or Prompts()
     with showing(quiet=as_json) as progress:
         progress("load model", 0, 1)
         loaded = load(model)
-        made = _task_maker(task, pairs, n, drop_bad, require_accuracy)(loaded, seed)
-        grid = run_sweep(loaded, made, KINDS[gate](site, each=each), metric=metric, progress=progress)
+        task = _task_maker(chosen)(loaded, chosen.seed)
+        grid = run_sweep(loaded, task, KINDS[gate](site, each=each), metric=metric, progress=progress)
     if out:
-        write_run(out, {"task": made, "grid": grid})
-        report(made, grid).save(out / "report.html")
+        write_run(out, {"task": task, "grid": grid})
+        report(task, grid).save(out / "report.html")
     if as_json:
         _print_json(grid)
     else:
@@ -201,21 +232,20 @@ def models(*, as_json: AsJson = False) -> None:
     return _print_json(known) if as_json else name_table("model", known)
 
 
-def _task_maker(
-    task: str, pairs: Path | None, n: int, drop_bad: bool, require_accuracy: float | None
-) -> "MakeTask":
+def _task_maker(prompts: Prompts) -> "MakeTask":
     """A function from a model and a random seed to the task that the options name."""
     from optrode.tasks import find_task, read_pairs
 
-    limit = {} if require_accuracy is None else {"require_accuracy": require_accuracy}
-    if pairs is None:
-        make = find_task(task)
-        return lambda model, seed: make(model, n=n, random_seed=seed, **limit)
+    limit = {} if prompts.require_accuracy is None else {"require_accuracy": prompts.require_accuracy}
+    path = prompts.pairs
+    if path is None:
+        make = find_task(prompts.task)
+        return lambda model, seed: make(model, n=prompts.n, random_seed=seed, **limit)
     cache: dict[str, Any] = {}
 
     def half(model: "Model", seed: int) -> Any:
         """The file's even rows under one seed, its odd rows under the next: found on one half, proven on the other."""
-        whole = cache.setdefault("task", read_pairs(model, pairs, drop_bad=drop_bad, **limit))
+        whole = cache.get("task") or cache.setdefault("task", read_pairs(model, path, drop_bad=prompts.drop_bad, **limit))
         return whole.half(seed % 2)
 
     return half

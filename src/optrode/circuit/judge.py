@@ -111,8 +111,8 @@ class _Court:
         for node in self.circuit.nodes:
             without = self.measure([other for other in self.circuit.nodes if other != node])
             lost = tuple(i - w for i, w in zip(inside, without, strict=True))
-            lost_share = tuple(l + e for l, e in zip(lost, self.empty, strict=True))
-            found.append(Minimality(node, self.share(lost_share), self.interval(lost_share)))
+            above_empty = tuple(drop + e for drop, e in zip(lost, self.empty, strict=True))
+            found.append(Minimality(node, self.share(above_empty), self.interval(above_empty)))
         return tuple(found)
 
 

@@ -13,6 +13,7 @@ from optrode.circuit.nodes import is_head
 from optrode.model.model import Model
 from optrode.model.names import parse
 from optrode.provenance import provenance
+from optrode.site.recording import record
 from optrode.trial.prompts import Pair, Task
 from optrode.trial.run import Bench
 
@@ -55,7 +56,8 @@ def _repeat_routes(pair: Pair) -> dict[str, tuple[int, int]]:
     if "repeat" not in pair.marks:
         return {}
     end, half = len(pair.clean) - 1, pair.marks["repeat"]
-    return {"repeat -> first+1": (end, end - half + 1), "repeat -> first": (end, end - half), "next -> before": (end, end - 1)}
+    reads = {"repeat -> first+1": end - half + 1, "repeat -> first": end - half, "next -> before": end - 1}
+    return {route: (end, read) for route, read in reads.items()}
 
 
 def look_at_heads(bench: Bench, nodes: tuple[str, ...]) -> tuple[HeadView, ...]:
@@ -115,8 +117,6 @@ def head_scores(model: Model, task: Task, *, bench: Bench | None = None) -> Head
 
 def _pattern_scores(model: Model, bench: Bench, layer: int, half: int) -> list[list[float]]:
     """[kind][head] scores of one layer."""
-    from optrode.site.recording import record
-
     site = f"blocks.{layer}.attn.pattern"
     pattern = record(model, bench.tokens("clean", 0), site)[site].mean(0)  # [head, pos, src]
     at = torch.arange(half, 2 * half - 1, device=pattern.device)

@@ -14,8 +14,8 @@ from optrode.circuit.nodes import ablate, all_nodes, find_ablation
 from optrode.errors import BadOption, nearest
 from optrode.model.model import Model
 from optrode.provenance import provenance
-from optrode.trial.run import Bench, Progress, no_progress
 from optrode.trial.prompts import Task
+from optrode.trial.run import Bench, Progress, no_progress
 from optrode.trial.trial import Trial
 
 METHODS: Final = {"attribution": 1, "ig": 5}

@@ -75,7 +75,7 @@ def check_model(model: Model) -> Check:
         if not torch.equal(plain, seen):
             raise _failed(model, "all sites", "recording them changes what the model returns")
         inner, missing = _look_inside(model, inputs, plain)
-        held.values.update(inner.values)
+        held.tensors.update(inner.tensors)
         shapes = _check_shapes(model, held)
         _check_stream(model, held)
         _check_pattern(model, held)

@@ -56,7 +56,7 @@ class _Placed:
         if self.n_fired:
             return
         if self.n_seen:
-            found = f"its site came by {self.n_seen} times, but never with a selected position or a {self.gate.scope!r} token"
+            found = f"its site came by {self.n_seen} times, never with a selected position or a {self.gate.scope!r} token"
             step = "check the selected positions against the prompts' lengths, and the scope"
         elif n_passes:
             found, step = "the model ran, but not through this module", "check that the module is part of the forward pass"
@@ -69,9 +69,8 @@ def _check(model: Model, one: _Placed) -> None:
     asked = f"gate {one.gate.actuator} at {one.site.name}"
     for tensor in one.gate.actuator.tensors(one.site):
         if tensor.device != model.device:
-            raise GateDevice(
-                asked, f"its value is on {tensor.device}, the model on {model.device}", next_step=f'value.to("{model.device}")'
-            )
+            found = f"its value is on {tensor.device}, the model on {model.device}"
+            raise GateDevice(asked, found, next_step=f'value.to("{model.device}")')
         if tensor.dtype != model.dtype:
             raise GateDtype(
                 asked, f"its value is {tensor.dtype}, the model {model.dtype}", next_step=f"value.to({model.dtype})"

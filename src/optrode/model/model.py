@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 import torch
 from jaxtyping import Bool, Int
@@ -143,10 +143,13 @@ class Model:
         if isinstance(prompts, Tensor):
             return Batch(torch.atleast_2d(prompts).to(self.device), None)
         rows = [prompts] if isinstance(prompts, str) or not prompts or isinstance(prompts[0], int) else prompts
-        return self._pad([self._encode(r) if isinstance(r, str) else [int(i) for i in r] for r in rows])  # type: ignore[union-attr]
+        encoded = [self._encode(row) if isinstance(row, str) else [int(i) for i in row] for row in cast(Any, rows)]
+        return self._pad(encoded)
 
     @torch.no_grad()
-    def generate(self, prompts: Text, *, max_new_tokens: int = 20, do_sample: bool = False, **kwargs: Any) -> str | list[str]:
+    def generate(
+        self, prompts: Text, *, max_new_tokens: int = 20, do_sample: bool = False, **kwargs: Any
+    ) -> str | list[str]:
         """Continue one or more texts with the module's own `generate`; returns the new text only.
 
         Gates held around the call act on every pass. Rows are padded on the left, as generation needs. Further

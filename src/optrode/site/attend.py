@@ -69,7 +69,7 @@ def _switch(module: nn.Module) -> list[Any]:
         own.append(called.config)
         probe = copy.copy(called.config)
         object.__setattr__(probe, "_attn_implementation_internal", NAME)
-        called.config = probe  # type: ignore[assignment]
+        called.config = probe
 
     def leave(called: nn.Module, args: Any, output: Any) -> None:
         if own:

@@ -29,43 +29,43 @@ class Recording(Mapping[str, Tensor]):
     `recording["blocks.3.attn.z"]`, as in TransformerLens.
 
     Attributes:
-        values: tensors with the site's axes ([batch, pos, feature], [batch, pos, head, feature], ...). Rows are
+        tensors: tensors with the site's axes ([batch, pos, feature], [batch, pos, head, feature], ...). Rows are
             padded on the right; `lengths` says where each row ends. A selected axis keeps its place.
         lengths: number of tokens of each row, empty where that is unknown.
         logits: the model's logits, when they were asked for.
     """
 
-    values: dict[str, Tensor] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
     lengths: tuple[int, ...] = ()
     logits: Tensor | None = None
 
     def __getitem__(self, key: str | SiteName | tuple[str, int]) -> Tensor:
-        name = str(_full_name(key, self.values))
-        if name not in self.values:
+        name = str(_full_name(key, self.tensors))
+        if name not in self.tensors:
             raise NotRecorded(
-                f"recording of {name}", f"it holds {len(self.values)} sites", nearest=nearest(name, self.values),
+                f"recording of {name}", f"it holds {len(self.tensors)} sites", nearest=nearest(name, self.tensors),
                 next_step="name it among the sites to record",
             )  # fmt: skip
-        return self.values[name]
+        return self.tensors[name]
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, (str, tuple, SiteName)) and str(_full_name(key, self.values)) in self.values
+        return isinstance(key, (str, tuple, SiteName)) and str(_full_name(key, self.tensors)) in self.tensors
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.values)
+        return iter(self.tensors)
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.tensors)
 
     def __repr__(self) -> str:
-        size = sum(t.numel() * t.element_size() for t in self.values.values()) / 2**20
+        size = sum(t.numel() * t.element_size() for t in self.tensors.values()) / 2**20
         return f"Recording({len(self)} sites, {len(self.lengths)} rows, {size:.1f} MiB)"
 
     def stack(self, kind: str) -> Tensor:
         """All layers of one kind, stacked in front: `stack("resid_pre")` is [layer, batch, pos, feature]."""
-        found = [value for key, value in self.values.items() if parse(key).kind == parse(kind).kind]
+        found = [value for key, value in self.tensors.items() if parse(key).kind == parse(kind).kind]
         if not found:
-            kinds = {parse(key).kind for key in self.values}
+            kinds = {parse(key).kind for key in self.tensors}
             raise NotRecorded(f"recording of {kind}", "no layer of it is held", nearest=tuple(sorted(kinds)))
         return torch.stack(found)
 
@@ -154,7 +154,7 @@ def recording(
     found = Recording()
     with tapped(model, [(chosen[name], reel.see) for name, reel in reels.items()]):
         yield found
-    found.values.update({name: reel.develop() for name, reel in reels.items()})
+    found.tensors.update({name: reel.develop() for name, reel in reels.items()})
 
 
 @final

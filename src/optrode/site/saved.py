@@ -34,7 +34,8 @@ def save_recording(recording: Recording, path: str | Path, facts: Mapping[str, s
     half = path.with_name(f".{path.name}.{os.getpid()}")
     lengths = ",".join(map(str, recording.lengths))
     try:
-        save_file({name: value.contiguous() for name, value in recording.items()}, half, {"lengths": lengths, **(facts or {})})
+        tensors = {name: value.contiguous() for name, value in recording.items()}
+        save_file(tensors, half, {"lengths": lengths, **(facts or {})})
         os.replace(half, path)
     finally:
         half.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from optrode.model.model import Model
 from optrode.model.names import SiteName, parse
 from optrode.site.site import Site
 
+
 def select_sites(model: Model, pattern: str | SiteName) -> tuple[Site, ...]:
     """The sites a name or pattern stands for, one per layer, in layer order.
 
@@ -32,7 +33,8 @@ def one_site(model: Model, name: str | SiteName) -> Site:
     """
     sites = select_sites(model, name)
     if len(sites) != 1:
-        raise UnknownSite(f"one site at {name}", f"the pattern matches {len(sites)}", next_step=f"name one, like {sites[0].name}")
+        found = f"the pattern matches {len(sites)}"
+        raise UnknownSite(f"one site at {name}", found, next_step=f"name one, like {sites[0].name}")
     return sites[0]
 
 

@@ -64,7 +64,7 @@ def split(tensor: Tensor, view: View) -> Tensor:
     part = tensor[..., view.start : view.stop] if _is_cut(view.start, view.stop) else tensor
     if view.heads is None:
         return part
-    by_head = part.unflatten(-1, (view.heads, -1))
+    by_head: Tensor = part.unflatten(-1, (view.heads, -1))
     return by_head[..., view.head_start : view.head_stop] if _is_cut(view.head_start, view.head_stop) else by_head
 
 
@@ -135,16 +135,16 @@ def _pos_mask(axes: tuple[str, ...], index: Index, tensor: Tensor, moment: Momen
     n_rows, n_pos = tensor.shape[0], tensor.shape[axes.index(POS)]
     positions = moment.positions(n_rows, n_pos, tensor.device)
     lengths = moment.lengths(n_rows, n_pos, tensor.device)[:, None]
-    hit = torch.zeros_like(positions, dtype=torch.bool)
+    chosen: Tensor = torch.zeros_like(positions, dtype=torch.bool)
     for part in index.parts:
         if isinstance(part, int):
-            hit |= positions == (part if part >= 0 else lengths + part)
+            chosen = chosen | torch.eq(positions, part if part >= 0 else lengths + part)
         else:
             start, stop = part
             low = lengths * 0 + (start or 0) if (start or 0) >= 0 else lengths + (start or 0)
             above = positions >= low
-            hit |= above if stop is None else above & (positions < (stop if stop >= 0 else lengths + stop))
-    return _along_pos(axes, hit & (positions >= 0), tensor.dim())
+            chosen = chosen | (above if stop is None else above & (positions < (stop if stop >= 0 else lengths + stop)))
+    return _along_pos(axes, chosen & (positions >= 0), tensor.dim())
 
 
 def _scope_mask(axes: tuple[str, ...], tensor: Tensor, moment: Moment, scope: str) -> Bool[Tensor, "..."]:

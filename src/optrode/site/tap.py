@@ -54,7 +54,7 @@ class Clock:
         if tokens is None or tokens.dim() != (3 if tokens.is_floating_point() else 2):
             self.row_pos = self.prompt_len = None  # images, feature vectors: nothing that has positions
             return
-        cache = kwargs.get("past_key_values")
+        cache: Any = kwargs.get("past_key_values")
         n_past = int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else 0
         self.row_pos = _row_positions(tokens, kwargs.get("attention_mask"), n_past)
         if n_past == 0 or self.prompt_len is None:
@@ -162,7 +162,8 @@ def _head_weights(module: nn.Module, n_heads: int) -> Tensor:
     if not isinstance(weight, Tensor):
         raise SiteUnavailable(f"attn.result of {type(module).__name__}", "the module has no weight tensor")
     rows = weight.T if isinstance(module, nn.Linear) else weight
-    return rows.unflatten(0, (n_heads, -1))
+    by_head: Tensor = rows.unflatten(0, (n_heads, -1))
+    return by_head
 
 
 def _tap_router(model: Model, site: Site, tap: _Tap, stack: ExitStack) -> None:
@@ -229,7 +230,8 @@ def _on_input(module: nn.Module, function: Callable[[Tensor], Tensor | None]) ->
         if args and isinstance(args[0], Tensor):
             new = function(args[0])
             return None if new is None else ((new, *args[1:]), kwargs)
-        key = "hidden_states" if "hidden_states" in kwargs else next((k for k, v in kwargs.items() if isinstance(v, Tensor)), None)
+        named = [k for k, v in kwargs.items() if isinstance(v, Tensor)]
+        key = "hidden_states" if "hidden_states" in named else next(iter(named), None)
         if key is None:
             raise SiteUnavailable(f"input of {type(called).__name__}", "it was called with no tensor")
         new = function(kwargs[key])

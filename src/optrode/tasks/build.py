@@ -127,7 +127,8 @@ def _tested(model: Model, task: Task, plan: Plan, dropped: Counter[str]) -> Task
     kept = [ix for ix in range(len(task)) if clean[ix] != corrupt[ix]]
     dropped[DEGENERATE] += len(task) - len(kept)
     if not kept:
-        raise NoPairs(f"task {plan.name}", _reasons(dropped), next_step="make clean and corrupt prompts differ in what matters")
+        step = "make clean and corrupt prompts differ in what matters"
+        raise NoPairs(f"task {plan.name}", _reasons(dropped), next_step=step)
     ability = Ability(bench.accuracy("clean"), _mean(clean, kept), _mean(corrupt, kept))
     _require(model, plan, ability, len(kept))
     reasons = tuple(Dropped(reason, n) for reason, n in dropped.items() if n)

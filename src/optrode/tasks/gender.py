@@ -19,7 +19,8 @@ def pronoun(model: Model, n: int = 32, random_seed: int = 0, *, require_accuracy
     Raises:
         NoPairs, TaskTooHard: from the check of the task.
     """
-    plan = Plan("pronoun", "Gendered pronoun: the pronoun agrees with the name.", "logit_gap", n, random_seed, require_accuracy)
+    description = "Gendered pronoun: the pronoun agrees with the name."
+    plan = Plan("pronoun", description, "logit_gap", n, random_seed, require_accuracy)
     return task_from_drafts(model, plan, _drafts(model, random.Random(random_seed)))
 
 

@@ -137,11 +137,11 @@ class Bench:
     def _extend(self, world: str, wanted: set[str]) -> None:
         for group in range(len(self.groups)):
             held = self._world(world, group)
-            missing = sorted(wanted - set(held.values))
+            missing = sorted(wanted - set(held.tensors))
             if missing:
                 self.n_passes += 1
                 new = record(self.model, self.tokens(world, group), missing)
-                held.values.update(new.values)
+                held.tensors.update(new.tensors)
                 held.lengths = new.lengths
 
     def _in_order(self, parts: list[list[float]]) -> tuple[float, ...]:

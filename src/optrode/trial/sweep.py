@@ -89,7 +89,7 @@ def _positions(task: Task, name: SiteName) -> tuple[tuple[str, ...], tuple[int, 
     if task.length is None:
         lengths = sorted({len(pair.clean) for pair in task.pairs})
         raise BadGate(
-            f"each='pos' at {name}", f"the prompts have {lengths[0]} to {lengths[-1]} tokens, so a position has no one meaning",
+            f"each='pos' at {name}", f"the prompts have {lengths[0]} to {lengths[-1]} tokens: a position has no one meaning",
             next_step="use prompts of one length, or sweep without pos",
         )  # fmt: skip
     indices = (name.index("pos") or ALL).resolve(task.length)
