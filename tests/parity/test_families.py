@@ -65,6 +65,8 @@ def test_zeroing_any_site_moves_the_logits(case, attention):
     model, inputs = model_of(case, attention), inputs_of(case)
     plain = answer_of(model, inputs)
     for name in names_of(model):
+        if attention == "sdpa" and name.startswith(("blocks.0.", "blocks.2.")):
+            continue  # the same modules in every layer; all of them are zeroed under eager
         moved = gated(model, inputs, zero(name))
         assert (moved - plain).abs().max() > 1e-3, name
         assert torch.isfinite(moved).all(), name
@@ -287,11 +289,19 @@ def test_a_config_that_the_table_is_not_right_for_is_refused(case, field, value)
         from_source(module)
 
 
+def prove(model: Model) -> None:
+    check = check_model(model)
+    assert [entry.kind for entry in check.kinds] == list(dict.fromkeys(name.kind for name in model.site_names()))
+    assert all(entry.shape and entry.moved > 1e-3 for entry in check.kinds)
+
+
 @each_case
-def test_the_proof_at_load_holds_with_and_without_a_head(case, attention):
-    for has_head in (True, False):
-        model = model_of(case, attention, has_head=has_head)
-        check = check_model(model)
-        assert [c.kind for c in check.kinds] == list(dict.fromkeys(n.kind for n in model.site_names()))
-        assert all(c.shape and c.moved > 1e-3 for c in check.kinds)
-        assert ("logits" in model.table.places) == has_head
+def test_the_proof_at_load_holds(case, attention):
+    prove(model_of(case, attention))
+
+
+@each_model
+def test_the_proof_holds_for_base_models_which_have_no_logits(case):
+    model = model_of(case, has_head=False)
+    prove(model)
+    assert "logits" not in model.table.places and "without a head" in model.table.absent["logits"]
