@@ -1,0 +1,195 @@
+"""The report: one HTML file that makes no request and that no text of a record can turn into a script."""
+
+import json
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from html import escape
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from optrode.errors import BadOption
+from optrode.records import write_text
+from optrode.report.blocks import facts, text
+from optrode.report.circuits import attention_section, circuit_section
+from optrode.report.maps import grids_section, scores_section, views_section
+from optrode.report.parts import Part, Parts, sort_parts
+from optrode.report.proofs import proof_section
+from optrode.report.section import Section
+from optrode.report.sources import provenance_section
+from optrode.report.tasking import task_section
+from optrode.report.words import Headline, capital, count, headline, interval, number, task_words
+
+STATUS: Final = {"holds": "The circuit holds", "fails": "The circuit does not hold", "open": ""}
+FRAME_HEIGHT: Final = 640
+
+
+@dataclass(frozen=True)
+class Page:
+    """A finished page.
+
+    Attributes:
+        title: of the window.
+        lead: HTML above the sections: heading, headline, key figures.
+        sections: in reading order.
+        is_bare: a figure for a notebook, without headline and contents.
+    """
+
+    title: str
+    lead: str
+    sections: tuple[Section, ...]
+    is_bare: bool = False
+
+    def html(self) -> str:
+        """The whole page as text; the same records give the same text."""
+        figures = {key: figure for section in self.sections for key, figure in section.figures.items()}
+        data = {"figures": figures} | {key: value for section in self.sections for key, value in section.data.items()}
+        scripts = [*([_plotly()] if figures else []), _asset("page.js")]
+        kind = ' class="bare"' if self.is_bare else ""
+        code = "".join(f"<script>{script}</script>" for script in scripts)
+        return (
+            f'<!doctype html>\n<html lang="en"{kind}><head><meta charset="utf-8">{_policy(scripts)}'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            '<meta name="referrer" content="no-referrer">'
+            f'<title>{text(self.title)}</title><link rel="icon" href="data:,"><style>{_asset("page.css")}</style></head>'
+            f'<body>{self._body()}<script type="application/json" id="data">{_json(data)}</script>{code}</body></html>\n'
+        )
+
+    def _body(self) -> str:
+        sections = "".join(section.html() for section in self.sections)
+        if self.is_bare:
+            return f"<main>{sections}</main>"
+        links = "".join(f'<li><a href="#{section.key}">{text(section.short)}</a></li>' for section in self.sections)
+        nav = f'<nav aria-label="Contents"><ul>{links}</ul></nav>'
+        script = '<noscript><p class="warn">Figures need JavaScript; tables and text do not.</p></noscript>'
+        foot = f"<footer><p>Optrode {text(_version())}. This file is complete: it loads nothing.</p></footer>"
+        skip = '<a class="skip" href="#content">Skip to content</a>'
+        return f'{skip}{self.lead}{nav}<main id="content">{script}{sections}</main>{foot}'
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page, whole or not at all, and return where it is.
+
+        Raises:
+            BadOption: the path is a folder.
+        """
+        target = Path(path)
+        if target.is_dir():
+            raise BadOption(
+                f"save the report as {target}", "this is a folder", next_step=f"save it as {target / 'report.html'}"
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_text(target, self.html())
+        return target
+
+    def _repr_html_(self) -> str:
+        """The page in a frame of its own, so that a notebook's style and its own do not mix."""
+        frame = f'style="width:100%;height:{FRAME_HEIGHT}px;border:0" title="{text(self.title)}"'
+        return f'<iframe {frame} srcdoc="{escape(self.html(), quote=True)}"></iframe>'
+
+
+def report(*parts: Part, title: str = "") -> Page:
+    """One page from the records of an investigation, in any order; what is missing is left out.
+
+    Args:
+        parts: any of Task, Grid (several), Scores, Circuit, Proof, HeadScores.
+        title: by default the task and the model.
+
+    Raises:
+        BadOption: no record, two of a kind that a page shows one of, or a proof of another circuit.
+    """
+    sorted_parts = sort_parts(parts)
+    lead = headline(sorted_parts)
+    name = title or _title(sorted_parts)
+    return Page(name, _lead(sorted_parts, lead, name), _sections(sorted_parts, lead))
+
+
+def show(record: Part) -> Page:
+    """One record's figures alone, for a notebook."""
+    parts = sort_parts((record,))
+    left_out = {"provenance", "scores"} if parts.circuit else {"provenance"}
+    sections = [section for section in _sections(parts, headline(parts)) if section.key not in left_out]
+    return Page(_title(parts), "", tuple(sections), is_bare=True)
+
+
+def figure_html(record: Part) -> str:
+    """One record's figures as a frame to be put into a notebook or another page."""
+    return show(record)._repr_html_()
+
+
+def _sections(parts: Parts, lead: Headline) -> tuple[Section, ...]:
+    found: Sequence[Section | None] = (
+        task_section(parts.task) if parts.task else None,
+        grids_section(parts),
+        views_section(parts),
+        scores_section(parts),
+        circuit_section(parts),
+        attention_section(parts.circuit),
+        proof_section(parts, lead),
+        provenance_section(parts),
+    )
+    return tuple(section for section in found if section is not None)
+
+
+def _title(parts: Parts) -> str:
+    name = capital(task_words(parts.task_name))
+    return f"{name} in {parts.model}" if parts.model else name
+
+
+def _lead(parts: Parts, lead: Headline, title: str) -> str:
+    badge = f'<p class="badge {lead.status}">{STATUS[lead.status]}</p>' if STATUS[lead.status] else ""
+    return (
+        f'<header><p class="eyebrow">Optrode report</p><h1>{text(title)}</h1>{badge}'
+        f'<p class="headline">{text(lead.sentence)}</p>{_key_figures(parts)}</header>'
+    )
+
+
+def _key_figures(parts: Parts) -> str:
+    circuit, proof = parts.circuit, parts.proof
+    found = []
+    if proof:
+        found.append(("Faithfulness", number(proof.faithfulness), f"95 % {interval(proof.interval)}"))
+        if proof.random:
+            found.append(("Best random circuit", number(max(proof.random)), f"of {len(proof.random)}"))
+        found.append(("Without the circuit", number(proof.completeness), f"95 % {interval(proof.completeness_interval)}"))
+    if circuit:
+        found.append(("Circuit", f"{circuit.size} / {circuit.n_all}", "nodes"))
+    if proof:
+        found.append(("Measured on", str(proof.n_prompts), count(proof.n_prompts, "prompt").split(" ")[1]))
+    return facts(found) if found else ""
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """A policy under which nothing is loaded and only the page's own scripts run, each known by its hash."""
+    hashes = " ".join(f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" for script in scripts)
+    rules = f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:"
+    content = f"{rules}; base-uri 'none'; form-action 'none'"
+    return f'<meta http-equiv="Content-Security-Policy" content="{content}">'
+
+
+def _json(data: Any) -> str:
+    """JSON that cannot end its script element: every "<" is escaped."""
+    return json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+
+
+@cache
+def _asset(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8").replace("\r\n", "\n")
+
+
+@cache
+def _plotly() -> str:
+    """Plotly's script, from the installed package. Imported late: only pages with such figures pay for it."""
+    from plotly.offline import get_plotlyjs
+
+    script: str = get_plotlyjs()
+    return script
+
+
+def _version() -> str:
+    try:
+        return version("optrode")
+    except PackageNotFoundError:
+        return ""

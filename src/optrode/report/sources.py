@@ -1,0 +1,48 @@
+"""The section that lets a number be measured again: model, weights, seeds, versions, commands, times."""
+
+from optrode.provenance import Provenance
+from optrode.report.blocks import code, heading, table, text
+from optrode.report.parts import Parts
+from optrode.report.section import Section
+from optrode.report.words import short
+
+COLUMNS = ("record", "model", "weights", "seed", "passes", "seconds", "date (UTC)", "command")
+
+
+def provenance_section(parts: Parts) -> Section | None:
+    """One row per record, and the packages and machines behind them."""
+    if not parts.sources:
+        return None
+    rows = [_row(name, source) for name, source in parts.sources]
+    body = _warning(parts) + table(COLUMNS, rows, "Where each record came from", "sources")
+    return Section("provenance", "Provenance", "Provenance", body + heading("Versions and machine") + _versions(parts))
+
+
+def _row(name: str, source: Provenance) -> tuple[str, ...]:
+    weights = f'<code title="{text(source.weights_hash)}">{text(source.weights_hash[:12])}</code>'
+    passes = f"{source.n_passes:,}".replace(",", " ")
+    date = text(source.date.replace("T", " ").removesuffix("+00:00"))
+    time = short(source.time_s) if source.time_s < 1000 else f"{source.time_s:.0f}"
+    cells = (text(name), text(source.model), weights, str(source.random_seed), passes, time, date)
+    return (*cells, code(source.command))
+
+
+def _warning(parts: Parts) -> str:
+    """Records of different weights may stand on one page, but never unnoticed."""
+    hashes = {source.weights_hash for _, source in parts.sources}
+    if len(hashes) < 2:
+        return ""
+    return f'<p class="warn">These records were measured on {len(hashes)} different sets of weights.</p>'
+
+
+def _versions(parts: Parts) -> str:
+    """Packages and machine, once for all records that share them."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, source in parts.sources:
+        key = (source.machine, *(f"{package} {number}" for package, number in sorted(source.versions.items())))
+        groups.setdefault(key, []).append(name)
+    lines = []
+    for (machine, *packages), names in groups.items():
+        owners = "" if len(groups) == 1 else f"<small>{text(', '.join(names))}</small>"
+        lines.append(f"<li>{text(' · '.join(packages))}<br>{text(machine)}{owners}</li>")
+    return f'<ul class="plain versions">{"".join(lines)}</ul>'

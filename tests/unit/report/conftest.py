@@ -1,0 +1,6 @@
+"""The page tests' sample records, for the unit tests too."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "pages"))
