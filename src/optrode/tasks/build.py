@@ -136,7 +136,8 @@ def _tested(model: Model, task: Task, plan: Plan, dropped: Counter[str]) -> Task
 
 
 def _require(model: Model, plan: Plan, ability: Ability, n: int) -> None:
-    if ability.accuracy >= plan.require_accuracy and ability.clean > ability.corrupt:
+    does_it = ability.accuracy >= plan.require_accuracy and ability.clean > ability.corrupt
+    if does_it or plan.require_accuracy <= 0:
         return
     unit = find_metric(plan.metric).unit
     raise TaskTooHard(
