@@ -1,0 +1,108 @@
+"""The executor gives the numbers of the naive twin, over families, gates, metrics and unequal lengths."""
+
+import random
+
+import pytest
+import torch
+
+import optrode as op
+from optrode.errors import BadGate
+from optrode.model.source import from_source
+from optrode.model.tiny import tiny
+from optrode.trial.naive import run_naively
+from optrode.trial.prompts import Pair, Task
+from optrode.trial.run import Bench
+from optrode.trial.sweep import sweep
+from optrode.trial.trial import Trial
+
+
+def make_task(lengths=(5, 7, 5), metric="logit_gap", random_seed=0):
+    rng = random.Random(random_seed)
+    return Task("toy", "A toy.", metric, tuple(make_pair(rng, n) for n in lengths))
+
+
+def make_pair(rng, n):
+    clean = [rng.randrange(1, 61) for _ in range(n)]
+    corrupt = list(clean)
+    corrupt[n // 2] = 61 - clean[n // 2]
+    right, wrong = rng.sample(range(61), 2)
+    return Pair(tuple(clean), tuple(corrupt), (right,), (wrong,), targets=((n - 2, right), (n - 1, wrong)))
+
+
+def make_model(family):
+    return from_source(tiny(family, **({"experts_implementation": "eager"} if family == "mixtral" else {})).double())
+
+
+FAMILIES = ["llama", "gpt2", "gpt_neox", "gemma3_text", "bloom", "olmo2", "mixtral", "phi3"]
+GATES = [
+    (op.zero("blocks.1.attn.z[head=1]"),),
+    (op.patch("blocks.1.resid_pre[pos=-2:]", "clean"),),
+    (op.resample("blocks.0.mlp_out"), op.zero("blocks.2.attn.z[head=0|3]")),
+    (op.mean("blocks.1.attn_out", "corrupt", strength=0.5),),
+    (op.patch("blocks.*.attn.z", "corrupt"), op.scale("blocks.1.mlp_out", 2.0)),
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("metric", ["logit_gap", "prob_gap", "logprob"])
+def test_equals_the_naive_twin(family, metric):
+    model, task = make_model(family), make_task()
+    bench = Bench(model, task, metric)
+    for held in GATES:
+        for world in ("clean", "corrupt"):
+            trial = Trial(held, world, metric)
+            assert bench.run(trial) == pytest.approx(run_naively(model, task, trial), abs=1e-11)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt_neox"])
+def test_a_sweep_equals_naive_trials_and_null_cells_are_exact(family):
+    model, task = make_model(family), make_task((6, 6, 6))
+    gate = op.patch("blocks.*.resid_pre", each=("layer", "pos"))
+    grid = sweep(model, task, gate)
+    assert grid.shape == (3, 6) and len(grid.values) == 18
+    for site, values, is_null in zip(grid.sites, grid.values, grid.is_null, strict=True):
+        exact = run_naively(model, task, Trial((op.patch(site),), "corrupt", "logit_gap"))
+        assert values == pytest.approx(exact, abs=1e-11)
+        assert not is_null or values == grid.base
+    # the worlds differ at position 3: what comes before is null at every layer, and at layer 0 what comes after
+    assert [ix % 6 < 3 or ix in (4, 5) for ix in range(18)] == list(grid.is_null)
+    assert grid.shares()[3] == pytest.approx(1.0)  # the whole difference enters at layer 0, position 3
+
+
+def test_sweeps_over_heads_and_without_a_source_world():
+    model, task = make_model("llama"), make_task()
+    grid = sweep(model, task, op.zero("blocks.1:.attn.z", each=("layer", "head")))
+    assert grid.shape == (2, 6) and grid.source is None
+    exact = run_naively(model, task, Trial((op.zero("blocks.2.attn.z[head=4]"),), "clean", "logit_gap"))
+    assert grid.values[10] == pytest.approx(exact, abs=1e-11)
+
+
+def test_grouped_keys_sweep_over_their_own_heads():
+    grid = sweep(make_model("llama"), make_task(), op.zero("blocks.0.attn.k", each="head"))
+    assert grid.shape == (2,)
+
+
+def test_positions_of_unequal_prompts_are_refused():
+    with pytest.raises(BadGate, match="5 to 7 tokens"):
+        sweep(make_model("llama"), make_task(), op.patch("blocks.*.resid_pre", each=("layer", "pos")))
+
+
+def test_progress_counts_every_cell():
+    seen = []
+    sweep(make_model("gpt2"), make_task(), op.zero("blocks.*.mlp_out", each="layer"), progress=lambda *step: seen.append(step))
+    assert [done for _, done, _ in seen] == [1, 2, 3] and {total for *_, total in seen} == {3}
+
+
+def test_base_runs_are_shared():
+    model, task = make_model("gpt2"), make_task((5, 5))
+    bench = Bench(model, task)
+    bench.base("clean")
+    bench.base("clean")
+    assert bench.n_passes == 1
+
+
+def test_a_metric_of_the_users_own():
+    model, task = make_model("gpt2"), make_task()
+    entropy = op.Metric("entropy", "nats", lambda logits, pairs: torch.distributions.Categorical(logits=logits[:, -1]).entropy())
+    grid = sweep(model, task, op.zero("blocks.*.attn_out", each="layer"), metric=entropy)
+    assert grid.metric == "entropy" and all(0 < value < 4.2 for cell in grid.values for value in cell)
