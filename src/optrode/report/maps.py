@@ -9,7 +9,7 @@ from optrode.report.figures import flat_axes, grid_heat, head_heat, heat_height,
 from optrode.report.nodes import node_name
 from optrode.report.parts import Parts
 from optrode.report.section import Section
-from optrode.report.words import capital, count, interval, number, short, task_words
+from optrode.report.words import capital, count, interval, method_words, number, short, task_words
 from optrode.trial.grid import Axis, Grid
 
 TOP: Final = 10
@@ -62,7 +62,7 @@ def scores_section(parts: Parts) -> Section | None:
         return None
     figures: dict[str, Any] = {"effects": node_heat(scores)}
     n_layers = 1 + max((node_name(score.node).layer or 0 for score in scores.nodes), default=0)
-    how = "exact" if scores.method == "exact" else f"approximated by {scores.method}"
+    how = "exact" if scores.method == "exact" else f"approximated by {method_words(scores.method)}"
     metric = f"{scores.metric.replace('_', ' ')} on {task_words(scores.task)}"
     words = (
         f"The effect of a node is the change of {metric} when the node is ablated "

@@ -156,7 +156,7 @@
     site.append(`${node.kind} · `, make("code", node.site));
     panel.replaceChildren(make("h3", node.name), site, list);
     if (node.routes && node.routes.length) panel.append(make("h4", "Attention along named routes"), routeBars(node.routes));
-    if (node.shares) panel.append(make("h4", "Where its effect arises"), strip(node.shares));
+    if (node.shares) panel.append(make("h4", "Positions its effect comes from"), strip(node.shares));
     if (node.pattern && node.pattern.length) {
       const output = make("output");
       panel.append(make("h4", "Attention: from row to column"), largeMap(node, output), output);

@@ -10,6 +10,7 @@ from optrode.report.parts import Parts
 
 Status = Literal["holds", "fails", "open"]
 TASK_WORDS: Final = {"ioi": "indirect object identification", "greater_than": "greater-than"}
+METHOD_WORDS: Final = {"exact": "exact effects", "ig": "integrated gradients"}
 MINUS: Final = "−"
 
 
@@ -59,6 +60,11 @@ def count(n: int, noun: str) -> str:
 def task_words(name: str) -> str:
     """A task's name as it is said."""
     return TASK_WORDS.get(name, name.replace("_", " "))
+
+
+def method_words(name: str) -> str:
+    """How effects were measured, as it is said."""
+    return METHOD_WORDS.get(name, name.replace("_", " "))
 
 
 def capital(words: str) -> str:
@@ -149,7 +155,7 @@ def _random_check(proof: Proof) -> Check:
 
 def _chosen(circuit: Circuit) -> Headline:
     what = f"{circuit.size} of {circuit.n_all} nodes ({members(circuit)})"
-    how = f"chosen by {circuit.scores.method} effects for {task_words(circuit.task)} in {circuit.provenance.model}"
+    how = f"chosen by {method_words(circuit.scores.method)} for {task_words(circuit.task)} in {circuit.provenance.model}"
     return Headline("open", f"{what} were {how}; no proof is on this page, so the circuit is a hypothesis.")
 
 
