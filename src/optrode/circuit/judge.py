@@ -42,9 +42,11 @@ def prove(
         n_bootstrap: resamples of the prompts behind every interval.
 
     Raises:
-        BadOption: the model does not distinguish the worlds, so faithfulness has no meaning.
+        BadOption: the circuit is of another model, or ablating every node changes nothing, so that faithfulness has
+            no meaning.
     """
     started = time.monotonic()
+    _check_nodes(model, circuit)
     bench = bench or Bench(model, task)
     court = _Court(bench, circuit, draws(len(task), task.random_seed, n_bootstrap), progress, n_random)
     curve = court.curve()
@@ -61,6 +63,16 @@ def prove(
             model.name, model.weights_hash, task.random_seed, time_s=time.monotonic() - started, n_passes=bench.n_passes
         ),
     )  # fmt: skip
+
+
+def _check_nodes(model: Model, circuit: Circuit) -> None:
+    unknown = sorted({score.node for score in circuit.scores.nodes} ^ set(all_nodes(model)))
+    if unknown:
+        raise BadOption(
+            f"proof of a circuit for {circuit.task} in {model.name}",
+            f"the circuit was found in another model ({circuit.provenance.model}): {unknown[0]} is in only one of them",
+            next_step="prove it with the model that it was found in",
+        )  # fmt: skip
 
 
 class _Court:

@@ -74,6 +74,8 @@ class Gate:
         for axis in self.each:
             if axis not in EACH:
                 raise BadGate(f"each={axis!r}", "not an axis to sweep", nearest=nearest(axis, EACH) or EACH)
+        if len(set(self.each)) < len(self.each):
+            raise BadGate(f"each={self.each!r}", "an axis is named twice", nearest=tuple(dict.fromkeys(self.each)))
 
     def __str__(self) -> str:
         extras = [] if self.strength == 1.0 else [f"strength={self.strength:g}"]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
@@ -150,7 +150,7 @@ class ProjectOut(Actuator):
 
     def target(self, h: Tensor, site: Site, moment: Moment) -> Tensor:
         directions = torch.atleast_2d(self.directions)
-        if directions.shape[-1] != h.shape[-1]:
+        if directions.dim() > 2 or directions.shape[-1] != h.shape[-1]:
             raise _wrong_shape(directions, h, site)
         basis = torch.linalg.qr(directions.T).Q
         kept: Tensor = h - (h @ basis) @ basis.T
@@ -203,6 +203,8 @@ def mean(
     site: str | SiteName, source: Source = "clean", *, over: Literal["rows", "all"] = "rows", **options: Any
 ) -> Gate:
     """Mean ablation: the mean over a world's or recording's rows, at each position or over all of them."""
+    if over not in ("rows", "all"):
+        raise BadGate(f"mean over={over!r} at {site}", "not a way to average", nearest=("rows", "all"))
     return _gate(site, Mean(_check_source(source), over), **options)
 
 
@@ -212,12 +214,17 @@ def clamp(
 ) -> Gate:  # fmt: skip
     """Hold a site at a value, or within bounds."""
     if (value is None) == (low is None and high is None):
-        raise BadGate(f"clamp at {site}", "it needs either a value, or bounds low and high")
+        found = "it needs either a value, or bounds low and high"
+        raise BadGate(f"clamp at {site}", found, next_step="write op.clamp(site, 0.5) or op.clamp(site, low=-1, high=1)")
+    if low is not None and high is not None and low > high:
+        raise BadGate(f"clamp at {site}", f"low={low:g} is above high={high:g}", next_step="swap them")
+    _check_tensor("clamp", site, value, may_be_number=True)
     return _gate(site, Clamp(value, low, high), **options)
 
 
 def add(site: str | SiteName, vector: Tensor, **options: Any) -> Gate:
     """Add a vector, such as a steering vector [feature]; `strength` is the dose."""
+    _check_tensor("add", site, vector)
     return _gate(site, Add(vector), **options)
 
 
@@ -227,14 +234,25 @@ def scale(site: str | SiteName, factor: float, **options: Any) -> Gate:
 
 
 def project_out(site: str | SiteName, directions: Tensor, **options: Any) -> Gate:
-    """Remove the component along one direction [feature] or several [n, feature]."""
+    """Remove the component along one direction [feature] or several [n, feature].
+
+    Raises:
+        BadGate: a direction is zero, or a combination of the others, so that what is removed is not defined.
+    """
+    _check_tensor("project_out", site, directions)
+    _check_rank(site, directions)
     return _gate(site, ProjectOut(directions), **options)
 
 
 def affine(site: str | SiteName, weight: Tensor, bias: Tensor | None = None, **options: Any) -> Gate:
     """Apply h -> W h + b, W of shape [feature, feature]."""
+    for value in (weight,) if bias is None else (weight, bias):
+        _check_tensor("affine", site, value)
     return _gate(site, Affine(weight, bias), **options)
 
+
+OPTIONS: Final = ("strength", "scope", "detach", "each")
+"""Keyword arguments that every gate takes."""
 
 KINDS: dict[str, Callable[..., Gate]] = {"zero": zero, "mean": mean, "resample": resample, "patch": patch}
 """Ablations that need nothing but a task, by the names the command line takes."""
@@ -242,13 +260,16 @@ KINDS: dict[str, Callable[..., Gate]] = {"zero": zero, "mean": mean, "resample":
 
 def _gate(
     site: str | SiteName, actuator: Actuator, *, strength: float = 1.0, scope: Scope = "all", detach: bool = False,
-    each: str | tuple[str, ...] = (),
+    each: str | tuple[str, ...] = (), **unknown: Any,
 ) -> Gate:  # fmt: skip
-    for number in (strength, getattr(actuator, "factor", 0.0), getattr(actuator, "value", 0.0)):
+    if unknown:
+        name = next(iter(unknown))
+        raise BadGate(f"option {name}= of {actuator} at {site}", "no such option", nearest=nearest(name, OPTIONS) or OPTIONS)
+    for number in (strength, *(getattr(actuator, part, None) for part in ("factor", "value", "low", "high"))):
         if isinstance(number, (int, float)) and not math.isfinite(number):
-            raise GateNotFinite(f"{actuator} at {site}", f"{number} is not a finite number")
-    name = parse(site) if isinstance(site, str) else site
-    return Gate(name, actuator, strength, scope, detach, (each,) if isinstance(each, str) else tuple(each))
+            raise GateNotFinite(f"{actuator} at {site}", f"{number} is not a finite number", next_step="give a finite one")
+    where = parse(site) if isinstance(site, str) else site
+    return Gate(where, actuator, strength, scope, detach, (each,) if isinstance(each, str) else tuple(each))
 
 
 def _check_source(source: Source) -> Source:
@@ -257,7 +278,32 @@ def _check_source(source: Source) -> Source:
             f"source {source!r}", "not a world", nearest=nearest(source, WORLDS) or WORLDS,
             next_step="give 'clean', 'corrupt', a Recording or a tensor",
         )  # fmt: skip
+    if not isinstance(source, (str, Recording, Tensor)):
+        raise BadGate(
+            f"source of type {type(source).__name__}", "a gate takes its values from a world, a Recording or a tensor",
+            next_step="give 'clean', 'corrupt', a Recording or a tensor",
+        )  # fmt: skip
     return source
+
+
+def _check_tensor(what: str, site: str | SiteName, value: object, *, may_be_number: bool = False) -> None:
+    if isinstance(value, Tensor) or may_be_number and (value is None or isinstance(value, (int, float))):
+        return
+    found = f"its value is of type {type(value).__name__}, not a tensor"
+    raise BadGate(f"{what} at {site}", found, next_step="wrap it: torch.as_tensor(value, dtype=model.dtype)")
+
+
+def _check_rank(site: str | SiteName, directions: Tensor) -> None:
+    """Zero or dependent directions would take arbitrary others out: a QR completes them with any vector."""
+    rows = torch.atleast_2d(directions.detach())
+    if rows.is_meta or rows.dim() > 2 or not rows.is_floating_point() or not bool(torch.isfinite(rows).all()):
+        return  # what else is wrong with them is said when the gate is placed
+    rank = int(torch.linalg.matrix_rank(rows.double()))
+    if rank < len(rows):
+        raise BadGate(
+            f"project_out at {site}", f"{len(rows)} direction(s) span only {rank} dimension(s)",
+            next_step="leave out directions that are zero or combinations of others",
+        )  # fmt: skip
 
 
 def _source_tensors(source: Source, site: Site) -> tuple[Tensor, ...]:

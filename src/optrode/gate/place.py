@@ -7,7 +7,8 @@ from typing import final
 import torch
 from torch import Tensor
 
-from optrode.errors import GateDevice, GateDtype, GateNotFinite, GateNotFired, GateShape
+from optrode.axes import POS
+from optrode.errors import BadGate, GateDevice, GateDtype, GateNotFinite, GateNotFired, GateShape
 from optrode.gate.gate import Gate, apply_gate
 from optrode.model.model import Model
 from optrode.site.select import select_sites
@@ -23,10 +24,15 @@ def gates(model: Model, *held: Gate) -> Iterator[None]:
     it was.
 
     Raises:
+        BadGate: what is to be held is not a gate.
         BadName, UnknownSite, SiteUnavailable: from a gate's site.
         GateShape, GateDtype, GateDevice, GateNotFinite: a gate's value does not fit the site.
         GateNotFired: a gate's site and scope never came by while it was held.
     """
+    for gate in held:
+        if not isinstance(gate, Gate):
+            found = f"it is of type {type(gate).__name__}, not a gate"
+            raise BadGate(f"hold {gate!r}", found, next_step="make one, like op.zero(site)")
     placed = [_Placed(gate, site) for gate in held for site in select_sites(model, gate.site)]
     for one in placed:
         _check(model, one)
@@ -51,12 +57,19 @@ class _Placed:
         self.n_fired += new is not None
         return new
 
+    def _sought(self) -> str:
+        """What the gate waited for, in words."""
+        index = self.site.name.index(POS)
+        token = "a token" if self.gate.scope == "all" else f"a {self.gate.scope} token"
+        return token if index is None else f"{token} at pos={index}"
+
     def check_fired(self, n_passes: int) -> None:
         """Raise GateNotFired if the gate never acted."""
         if self.n_fired:
             return
         if self.n_seen:
-            found = f"its site came by {self.n_seen} times, never with a selected position or a {self.gate.scope!r} token"
+            times = "once" if self.n_seen == 1 else f"{self.n_seen} times"
+            found = f"its site came by {times}, never with {self._sought()}"
             step = "check the selected positions against the prompts' lengths, and the scope"
         elif n_passes:
             found, step = "the model ran, but not through this module", "check that the module is part of the forward pass"
@@ -85,7 +98,8 @@ def _check_finite(asked: str, tensor: Tensor, site: Site) -> None:
     bad = ~torch.isfinite(tensor)
     if bool(bad.any()):
         where = tuple(int(i) for i in bad.nonzero()[0])
-        raise GateNotFinite(asked, f"{int(bad.sum())} of {tensor.numel()} values are NaN or infinite, first at {where}")
+        found = f"{int(bad.sum())} of {tensor.numel()} values are NaN or infinite, first at {where}"
+        raise GateNotFinite(asked, found, next_step="find out where they come from, or replace them: value.nan_to_num()")
 
 
 def _check_width(model: Model, asked: str, tensor: Tensor, site: Site) -> None:

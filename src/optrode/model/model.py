@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
-from optrode.errors import SiteUnavailable, UnsupportedArchitecture, nearest
+from optrode.errors import BadOption, SiteUnavailable, UnsupportedArchitecture, nearest
 from optrode.model.adapter import ORDER, Place, Table, View
 from optrode.model.names import SiteName
 
@@ -113,7 +113,7 @@ class Model:
             path, _, port = name.kind.removeprefix("module:").rpartition(".")
             return Place(path, "in" if port == "in" else "out", View(axes=()))
         if name.kind in self.table.absent:
-            raise SiteUnavailable(f"site {name}", self.table.absent[name.kind])
+            raise SiteUnavailable(f"site {name}", self.table.absent[name.kind], next_step="see model.site_names()")
         place = self.table.places[name.kind]
         layer = "" if name.layers is None else str(name.layers)
         return Place(place.path.replace("{L}", layer), place.port, place.view, place.how, place.added.replace("{L}", layer))
@@ -139,12 +139,17 @@ class Model:
         return ids[0] if len(ids) == 1 else None
 
     def batch(self, prompts: Text | Tokens) -> Batch:
-        """Prompts (texts, token id lists or a tensor [batch, pos]) as one right-padded batch on the model's device."""
+        """Prompts (texts, token id lists or a tensor [batch, pos]) as one right-padded batch on the model's device.
+
+        Raises:
+            BadOption: there is no prompt, one of no token, or a token id outside the vocabulary.
+        """
         if isinstance(prompts, Tensor):
+            self._check_ids(prompts.tolist() if prompts.dim() > 1 else [prompts.tolist()])
             return Batch(torch.atleast_2d(prompts).to(self.device), None)
-        rows = [prompts] if isinstance(prompts, str) or not prompts or isinstance(prompts[0], int) else prompts
-        encoded = [self._encode(row) if isinstance(row, str) else [int(i) for i in row] for row in cast(Any, rows)]
-        return self._pad(encoded)
+        is_one = isinstance(prompts, str) or (len(prompts) > 0 and isinstance(prompts[0], int))
+        rows = [prompts] if is_one else prompts
+        return self._pad(self._encode_rows(cast(Any, rows)))
 
     @torch.no_grad()
     def generate(
@@ -154,9 +159,11 @@ class Model:
 
         Gates held around the call act on every pass. Rows are padded on the left, as generation needs. Further
         keyword arguments go to `generate` as they are.
+
+        Raises:
+            BadOption: there is no prompt, or one of no token.
         """
-        rows = [prompts] if isinstance(prompts, str) else list(prompts)
-        encoded = [self._encode(row) for row in rows]
+        encoded = self._encode_rows([prompts] if isinstance(prompts, str) else list(prompts))
         width = max(len(row) for row in encoded)
         pad = self._pad_id()
         token_ids = torch.tensor([[pad] * (width - len(r)) + r for r in encoded], device=self.device)
@@ -175,6 +182,23 @@ class Model:
             return Batch(token_ids, None)
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
         return Batch(token_ids, torch.arange(width, device=self.device) < lengths[:, None])
+
+    def _encode_rows(self, rows: Sequence[str | Sequence[int]]) -> list[list[int]]:
+        encoded = [self._encode(row) if isinstance(row, str) else [int(i) for i in row] for row in rows]
+        self._check_ids(encoded)
+        return encoded
+
+    def _check_ids(self, rows: list[list[int]]) -> None:
+        asked = f"prompts for {self.name}"
+        if not rows:
+            raise BadOption(asked, "there is none", next_step="give at least one text or list of token ids")
+        if [] in rows:
+            raise BadOption(asked, f"prompt {rows.index([])} has no token", next_step="leave it out, or give it a text")
+        size = getattr(getattr(self.module, "config", None), "vocab_size", None)
+        outside = [i for row in rows for i in row if size is not None and not 0 <= i < size]
+        if outside:
+            found = f"token id {outside[0]} is not in the vocabulary of {size} tokens"
+            raise BadOption(asked, found, next_step="encode the prompts with this model's own tokenizer")
 
     def _pad_id(self) -> int:
         return int(getattr(self.tokenizer, "pad_token_id", None) or 0)

@@ -104,6 +104,8 @@ def parse(text: str) -> SiteName:
         BadName: the text does not follow the grammar; the message names the part that does not.
     """
     match = _NAME.match(text.strip())
+    if not text.strip():
+        raise BadName(f"site name {text!r}", "it is empty", next_step="write it like blocks.3.attn.z[head=6]")
     if match is None:
         raise BadName(f"site name {text!r}", "brackets do not match", next_step="write it like blocks.3.attn.z[head=6]")
     select = _parse_select(match["select"], text) if match["select"] is not None else ()
@@ -140,8 +142,8 @@ def _parse_select(text: str, whole: str) -> tuple[tuple[str, Index], ...]:
         if not equals or axis not in SELECTABLE:
             raise BadName(
                 f"site name {whole!r}",
-                f"{item.strip()!r} is not a selector",
-                nearest=nearest(axis, SELECTABLE) or SELECTABLE,
+                f"{item.strip()!r} is not a selector of the form axis=index",
+                nearest=tuple(f"{near}=..." for near in nearest(axis, SELECTABLE) or SELECTABLE),
                 next_step="write selectors like [head=3, pos=-1, feature=10:20]",
             )
         if axis in found:

@@ -75,8 +75,28 @@ def _load_pretrained(where: str, name: str, options: dict[str, Any]) -> tuple[nn
     find_family(config)
     loaders = {"bert": AutoModelForMaskedLM, "vit": AutoModelForImageClassification}
     loader = loaders.get(config.model_type, AutoModelForCausalLM)
-    module = loader.from_pretrained(where, **({"use_safetensors": True} | options))
-    return module.eval(), _load_tokenizer(where)
+    return _load_weights(loader, where, name, options).eval(), _load_tokenizer(where)
+
+
+def _load_weights(loader: Any, where: str, name: str, options: dict[str, Any]) -> nn.Module:
+    from safetensors import SafetensorError
+
+    asked = f"weights of model {name!r}"
+    try:
+        loaded = loader.from_pretrained(where, **({"use_safetensors": True} | options), output_loading_info=True)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise UnknownModel(
+            asked, f"transformers could not load them ({str(error).splitlines()[0].rstrip('.! ')})",
+            next_step="save or download the model again, as safetensors",
+        ) from error  # fmt: skip
+    module: nn.Module = loaded[0]
+    missing = sorted(loaded[1]["missing_keys"])
+    if missing:  # transformers draws them at random and goes on
+        raise UnknownModel(
+            asked, f"{len(missing)} are not in the file and would be random numbers, the first {missing[0]}",
+            next_step="save or download the model again, or load the module yourself and pass it to op.load",
+        )  # fmt: skip
+    return module
 
 
 def _load_tokenizer(where: str) -> Any:
@@ -84,7 +104,13 @@ def _load_tokenizer(where: str) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(where)
-    except (OSError, ValueError, KeyError):
+    except Exception as error:  # tokenizers raises bare Exceptions
+        broken = Path(where) / "tokenizer.json"
+        if broken.is_file():
+            raise UnknownModel(
+                f"tokenizer {broken}", f"transformers could not read it ({str(error).splitlines()[0]})",
+                next_step="save or download it again, or remove the file to use the model with token ids",
+            ) from error  # fmt: skip
         return None  # vision models, and folders saved without one, are used with tensors
 
 

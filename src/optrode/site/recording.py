@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from optrode.axes import POS, SRC
-from optrode.errors import NotRecorded, SiteUnavailable, nearest
+from optrode.errors import BadOption, NotRecorded, SiteUnavailable, nearest
 from optrode.model.model import Batch, Model, Text, Tokens
 from optrode.model.names import SiteName, parse
 from optrode.site.select import select_sites
-from optrode.site.site import Moment, Site, selection
+from optrode.site.site import Moment, Site, indices, selection
 from optrode.site.tap import tapped
 
 Inputs = Text | Tokens | Batch | Mapping[str, Tensor]
@@ -43,7 +43,7 @@ class Recording(Mapping[str, Tensor]):
         name = str(_full_name(key, self.tensors))
         if name not in self.tensors:
             raise NotRecorded(
-                f"recording of {name}", f"it holds {len(self.tensors)} sites", nearest=nearest(name, self.tensors),
+                f"recording of {name}", f"it holds {_count(len(self.tensors), 'site')}", nearest=nearest(name, self.tensors),
                 next_step="name it among the sites to record",
             )  # fmt: skip
         return self.tensors[name]
@@ -68,6 +68,10 @@ class Recording(Mapping[str, Tensor]):
             kinds = {parse(key).kind for key in self.tensors}
             raise NotRecorded(f"recording of {kind}", "no layer of it is held", nearest=tuple(sorted(kinds)))
         return torch.stack(found)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
 def _full_name(key: str | SiteName | tuple[str, int], held: Mapping[str, Tensor]) -> SiteName:
@@ -95,7 +99,10 @@ def record(
 
     Raises:
         BadName, UnknownSite, SiteUnavailable: from the site names.
+        BadOption: no prompt, an empty one, or a batch size below 1.
     """
+    if batch_size is not None and batch_size < 1:
+        raise BadOption(f"batch_size={batch_size}", "a pass has at least one row", next_step="leave it out for one pass")
     with recording(model, sites, device=device, dtype=dtype) as found, torch.no_grad():
         for part in _parts(model, inputs, batch_size):
             output = run(model, part)
@@ -225,7 +232,8 @@ def _narrow(site: Site, tensor: Tensor, moment: Moment) -> Tensor:
         if axis not in axes:
             selection(site, tensor, moment)  # raises the error that names the axes
         at = axes.index(axis)
-        tensor = tensor.index_select(at, torch.tensor(index.resolve(tensor.shape[at]), device=tensor.device))
+        chosen = torch.tensor(indices(site.name, axis, index, tensor.shape[at]), dtype=torch.long, device=tensor.device)
+        tensor = tensor.index_select(at, chosen)
     return _narrow_pos(site, axes, tensor, moment)
 
 

@@ -48,10 +48,15 @@ def load_recording(path: str | Path) -> Recording:
     Raises:
         BadFile: the file is missing, or not a whole safetensors file.
     """
+    if not Path(path).is_file():
+        there = sorted(p.name for p in Path(path).parent.glob("*.safetensors"))
+        near = nearest(Path(path).name, there)
+        raise BadFile(f"recording {path}", "no such file", nearest=near, next_step="`optrode record --out FILE` writes one")
     try:
         with safe_open(path, "pt") as file:
             lengths = (file.metadata() or {}).get("lengths", "")
             values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise BadFile(f"recording {path}", f"not a whole safetensors file ({error})") from error
+        found = f"not a whole safetensors file ({error})"
+        raise BadFile(f"recording {path}", found, next_step="record it again") from error
     return Recording(values, tuple(int(n) for n in lengths.split(",") if n))

@@ -1,10 +1,14 @@
 """A pattern selects an ordered tuple of concrete sites of one model, or says what is nearest."""
 
+from typing import Final
+
 from optrode.axes import POS
 from optrode.errors import SiteUnavailable, UnknownSite, nearest
 from optrode.model.model import Model
 from optrode.model.names import SiteName, parse
-from optrode.site.site import Site
+from optrode.site.site import Site, indices
+
+_LISTED: Final = "model.site_names() or `optrode sites MODEL` lists every site"
 
 
 def select_sites(model: Model, pattern: str | SiteName) -> tuple[Site, ...]:
@@ -41,18 +45,20 @@ def one_site(model: Model, name: str | SiteName) -> Site:
 def _check_kind(model: Model, name: SiteName) -> None:
     table = model.table
     if name.kind in table.absent:
-        raise SiteUnavailable(f"site {name} of {model.name}", table.absent[name.kind])
+        raise SiteUnavailable(f"site {name} of {model.name}", table.absent[name.kind], next_step=_LISTED)
     if name.kind not in table.places:
         if not table.places:
             found = "the model came through the generic route, which has only module sites"
             raise UnknownSite(f"site {name}", found, nearest=_module_sites(model), next_step="name a module's .in or .out")
         raise UnknownSite(
             f"site {name} of {model.name}", f"the {table.family} family has no such site",
-            nearest=_near_kinds(model, name), next_step=f"`optrode sites {model.name}` lists every site",
+            nearest=_near_kinds(model, name), next_step=_LISTED,
         )  # fmt: skip
     if table.in_block(name.kind) != (name.layers is not None):
-        right = f"blocks.*.{name.kind}" if table.in_block(name.kind) else name.kind
-        raise UnknownSite(f"site {name} of {model.name}", "it does not stand there", nearest=(right,))
+        inside = table.in_block(name.kind)
+        right = f"blocks.*.{name.kind}" if inside else name.kind
+        found = "this kind of site is in every block" if inside else "this site is outside the blocks"
+        raise UnknownSite(f"site {name} of {model.name}", found, nearest=(right,))
 
 
 def _near_kinds(model: Model, name: SiteName) -> tuple[str, ...]:
@@ -90,8 +96,5 @@ def _check_selectors(model: Model, name: SiteName) -> None:
                 nearest=tuple(a for a in axes if a != "batch"),
             )  # fmt: skip
         size = None if axis == POS else model.table.size(name.kind, axis)
-        if size is not None and not index.resolve(size):
-            raise UnknownSite(
-                f"{axis} {index} at {name.path} of {model.name}", f"the site has {axis}s 0 to {size - 1}",
-                nearest=(f"{name.path}[{axis}={size - 1}]",),
-            )  # fmt: skip
+        if size is not None:
+            indices(name, axis, index, size)

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from optrode.axes import GENERIC_AXES, POS
-from optrode.errors import SiteUnavailable
+from optrode.axes import GENERIC_AXES, POS, SRC
+from optrode.errors import SiteUnavailable, UnknownSite
 from optrode.model.adapter import Place, View
 from optrode.model.names import Index, SiteName
 
@@ -57,6 +57,24 @@ class Moment:
         if self.prompt_len is not None and len(self.prompt_len) == n_rows:
             return self.prompt_len.to(device)
         return torch.full((n_rows,), n_pos, device=device)
+
+
+def indices(name: SiteName, axis: str, index: Index, size: int) -> tuple[int, ...]:
+    """What an index selects on an axis of this length.
+
+    Sources are let through: how many there are changes from one step of a generation to the next.
+
+    Raises:
+        UnknownSite: it selects nothing, or names an integer that is out of range.
+    """
+    found = index.resolve(size)
+    outside = [part for part in index.parts if isinstance(part, int) and not -size <= part < size]
+    if axis != SRC and (outside or not found):
+        raise UnknownSite(
+            f"{axis} {outside[0] if outside else index} at {name.path}", f"the site has {axis}s 0 to {size - 1}",
+            nearest=(f"{name.path}[{axis}={size - 1}]",),
+        )  # fmt: skip
+    return found
 
 
 def split(tensor: Tensor, view: View) -> Tensor:
@@ -124,7 +142,7 @@ def _axis_mask(
         )
     at = axes.index(axis)
     mask = torch.zeros(tensor.shape[at], dtype=torch.bool, device=tensor.device)
-    mask[list(index.resolve(tensor.shape[at]))] = True
+    mask[list(indices(site.name, axis, index, tensor.shape[at]))] = True
     return mask.reshape([-1 if d == at else 1 for d in range(tensor.dim())])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from optrode.errors import NoPairs, TaskTooHard
+from optrode.errors import BadOption, NoPairs, TaskTooHard
 from optrode.model.model import Model
 from optrode.trial.metric import find_metric
 from optrode.trial.prompts import Ability, Dropped, Pair, Task
@@ -67,6 +67,8 @@ def task_from_drafts(model: Model, plan: Plan, drafts: Iterable[Draft]) -> Task:
 
 def checked_task(model: Model, plan: Plan, candidates: Iterable[Pair | str]) -> Task:
     """Collect usable pairs (a text among the candidates is the reason why one is not), then test the model."""
+    if plan.n < 1:
+        raise BadOption(f"task {plan.name} with n={plan.n}", "a task has at least one pair", next_step="give n=1 or more")
     pairs, dropped = _collect(plan, candidates)
     if not pairs:
         raise NoPairs(f"task {plan.name}", _reasons(dropped), next_step="check the prompts against this tokenizer")
@@ -143,7 +145,8 @@ def _require(model: Model, plan: Plan, ability: Ability, n: int) -> None:
     raise TaskTooHard(
         f"task {plan.name} with {model.name}",
         f"on {n} pairs the model is right on {ability.accuracy:.0%} (needed {plan.require_accuracy:.0%}), "
-        f"{plan.metric} {ability.clean:.3g} {unit} on clean and {ability.corrupt:.3g} on corrupt prompts",
+        f"{plan.metric} {ability.clean:.3g} {unit} on clean and {ability.corrupt:.3g} on corrupt prompts "
+        "(clean has to be higher)",
         next_step="there is no behaviour to explain here; choose an easier task, or pass require_accuracy=0 to go on anyway",
     )
 

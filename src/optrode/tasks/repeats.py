@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
+from optrode.errors import BadOption
 from optrode.model.model import Model
 from optrode.tasks.build import Plan, checked_task
 from optrode.trial.prompts import Pair, Task
@@ -19,8 +20,11 @@ def induction(
     the model's first choice. Marks: repeat (where the second half starts), end.
 
     Raises:
+        BadOption: fewer than two tokens to repeat.
         NoPairs, TaskTooHard: from the check of the task.
     """
+    if length < 2:
+        raise BadOption(f"task induction with length={length}", "one token gives nothing to predict", next_step="length=20")
     plan = Plan("induction", f"Induction: {length} random tokens, repeated; predict the second half from the first.",
                 "logprob", n, random_seed, require_accuracy)  # fmt: skip
     return checked_task(model, plan, _pairs(model, length, torch.Generator().manual_seed(random_seed)))

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from optrode.errors import NoPairs
 from optrode.gate.gate import Gate, apply_gate
 from optrode.gate.place import gates
 from optrode.model.model import Model
@@ -40,6 +41,8 @@ class Bench:
     """
 
     def __init__(self, model: Model, task: Task, metric: str | Metric | None = None) -> None:
+        if not task.pairs:
+            raise NoPairs(f"task {task.name}", "it holds no pair", next_step="give one; find and prove take one each")
         self.model, self.task = model, task
         self.metric = find_metric(metric or task.metric)
         self.groups = groups_by_length(task.pairs)

@@ -3,8 +3,8 @@
 import time
 from itertools import product
 
-from optrode.errors import BadGate
-from optrode.gate.gate import Gate
+from optrode.errors import BadGate, BadOption, nearest
+from optrode.gate.gate import WORLDS, Gate
 from optrode.model.model import Model
 from optrode.model.names import ALL, SiteName
 from optrode.provenance import provenance
@@ -32,10 +32,13 @@ def sweep(
         bench: to share recordings with other work on the same model and task.
 
     Raises:
+        BadOption: no such metric or world.
         BadGate: an axis of `each` does not fit the site, or positions are swept over prompts of unequal length.
         Everything that `gates` raises.
     """
     started = time.monotonic()
+    if world is not None and world not in WORLDS:
+        raise BadOption(f"world {world!r}", "no such world", nearest=nearest(world, WORLDS) or WORLDS)
     bench = bench or Bench(model, task, metric)
     source: World | None = _source_world(gate)
     world = world or ("corrupt" if source == "clean" else "clean")
@@ -75,12 +78,17 @@ def _steps(model: Model, task: Task, name: SiteName, axis: str) -> tuple[tuple[s
     sites = select_sites(model, name)
     if axis == "layer":
         if name.layers is None:
-            raise BadGate(f"each={axis!r} at {name}", "the site stands outside the blocks")
+            raise BadGate(f"each={axis!r} at {name}", "the site stands outside the blocks", next_step="sweep without layer")
         layers = tuple(site.name.layers.single or 0 for site in sites if site.name.layers is not None)
         return tuple(map(str, layers)), layers
     size = model.table.size(name.kind, axis) if not name.is_module else None
-    if axis not in sites[0].place.view.axes or size is None:
-        raise BadGate(f"each={axis!r} at {name}", f"the site has the axes {', '.join(sites[0].place.view.axes)}")
+    axes = sites[0].place.view.axes
+    if axis not in axes:
+        has = f"the site has the axes {', '.join(axes)}" if axes else "a module's own site has no named axes"
+        raise BadGate(f"each={axis!r} at {name}", has, next_step=f"sweep without {axis}")
+    if size is None:
+        found = f"how many {axis}s it has is not known before a run"
+        raise BadGate(f"each={axis!r} at {name}", found, next_step=f"sweep without {axis}")
     indices = (name.index(axis) or ALL).resolve(size)
     return tuple(map(str, indices)), indices
 
@@ -92,7 +100,12 @@ def _positions(task: Task, name: SiteName) -> tuple[tuple[str, ...], tuple[int, 
             f"each='pos' at {name}", f"the prompts have {lengths[0]} to {lengths[-1]} tokens: a position has no one meaning",
             next_step="use prompts of one length, or sweep without pos",
         )  # fmt: skip
-    indices = (name.index("pos") or ALL).resolve(task.length)
+    asked = name.index("pos") or ALL
+    indices = asked.resolve(task.length)
+    outside = [p for p in asked.parts if isinstance(p, int) and not -task.length <= p < task.length]
+    if outside or not indices:
+        found = f"the prompts have the positions 0 to {task.length - 1}"
+        raise BadGate(f"each='pos' at {name}", found, next_step="select among them")
     tokens = task.pairs[0].clean_tokens or ("",) * task.length
     return tuple(f"{ix} {tokens[ix]}".rstrip() for ix in indices), indices
 

@@ -56,7 +56,7 @@ def test_other_spellings_print_canonically(typed, printed):
         ("blocks..attn.z", "attn.z"),
         ("Embed", "Embed"),
         ("module:encoder", "module:encoder.out"),
-        ("", "brackets"),
+        ("", "empty"),
         ("blocks.0.attn.z[]", "selector"),
     ],
 )
