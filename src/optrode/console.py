@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -57,33 +58,33 @@ def circuit_table(found: "Findings", page: Path) -> None:
     effects = {node.node: node.effect for node in circuit.scores.nodes}
     lost = {m.node: m.lost for m in proof.minimality}
     for node in circuit.nodes[:_SHOWN]:
-        table.add_row(node, roles.get(node, ""), f"{effects[node]:+.2f}", f"{lost[node]:+.3f}")
+        table.add_row(escape(node), roles.get(node, ""), f"{effects[node]:+.2f}", f"{lost[node]:+.3f}")
     out.print(table)
     best = max(proof.random, default=float("nan"))
-    out.print(
+    print_lines([
         f"{circuit.size} of {circuit.n_all} nodes keep {proof.faithfulness:.2f} "
         f"[{proof.interval.low:.2f}, {proof.interval.high:.2f}] of the behaviour on {proof.n_prompts} other prompts; "
         f"the best of {len(proof.random)} random circuits of that size keeps {best:.2f}; "
         f"without the circuit {proof.completeness:.2f} is left."
-    )
-    out.print(f"Report: {page}", soft_wrap=True)
+    ])  # fmt: skip
+    print_lines([f"Report: {page}"])
 
 
 def grid_table(grid: "Grid", folder: Path | None) -> None:
     """The grid's strongest cells."""
-    table = Table("site", f"effect ({grid.unit})", "share", title=f"{grid.title} on {grid.task}: strongest cells")
+    table = Table("site", f"effect ({grid.unit})", "share", title=escape(f"{grid.title} on {grid.task}: strongest cells"))
     effects, shares = grid.effects(), grid.shares()
     for ix in sorted(range(len(effects)), key=lambda i: -abs(effects[i]))[:_SHOWN]:
-        table.add_row(grid.sites[ix], f"{effects[ix]:+.3f}", f"{shares[ix]:+.2f}")
+        table.add_row(escape(grid.sites[ix]), f"{effects[ix]:+.3f}", f"{shares[ix]:+.2f}")
     out.print(table)
     out.print(f"{len(effects)} cells, {sum(grid.is_null)} of them null, in {grid.provenance.time_s:.1f} s")
     if folder:
-        out.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+        print_lines([f"Report: {folder / 'report.html'}"])
 
 
 def site_table(model: "Model", proof: "Check | None") -> None:
     """One row per kind of site."""
-    table = Table("site", "shape (one prompt)", "verified at load", title=repr(model))
+    table = Table("site", "shape (one prompt)", "verified at load", title=escape(repr(model)))
     rows = {kind.kind: kind for kind in proof.kinds} if proof else {}
     for kind in sorted({str(name.kind): name for name in model.site_names()}, key=_order(model)):
         name = f"blocks.{{0..{model.table.n_layers - 1}}}.{kind}" if model.table.in_block(kind) else kind
@@ -103,7 +104,7 @@ def recording_table(found: "Recording", path: Path) -> None:
     """What was recorded, and where it is."""
     table = Table("site", "shape", title=f"recorded into {path}")
     for name, value in list(found.items())[:_SHOWN]:
-        table.add_row(name, "×".join(map(str, value.shape)))
+        table.add_row(escape(name), "×".join(map(str, value.shape)))
     if len(found) > _SHOWN:
         table.add_row(f"... and {len(found) - _SHOWN} more", "")
     out.print(table)
@@ -120,4 +121,4 @@ def name_table(what: str, described: Mapping[str, str]) -> None:
 def print_lines(lines: Iterable[str]) -> None:
     """One line each, unwrapped."""
     for line in lines:
-        out.print(line, soft_wrap=True, highlight=False)
+        out.print(line, soft_wrap=True, highlight=False, markup=False)

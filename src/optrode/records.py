@@ -7,7 +7,6 @@ becomes text and comes back, so that its hash can serve as a key.
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -64,22 +63,20 @@ def _restore(kind: Any, data: Any) -> Any:
 
 
 def write_record(path: Path, value: Any) -> Path:
-    """Write a record as JSON, whole or not at all (a temporary file is renamed over the target)."""
+    """Write a record as JSON, whole or not at all (see `write_text`)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(plain(value), sort_keys=True, indent=1, allow_nan=False) + "\n")
     return path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write text whole or not at all: a sibling file is renamed over the target."""
+    half = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        half.write_text(text, encoding="utf-8")
+        os.replace(half, path)
+    finally:
+        half.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:

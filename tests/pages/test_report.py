@@ -10,7 +10,7 @@ import pytest
 import samples
 from playwright.sync_api import sync_playwright
 
-from optrode.report import figure_html, report
+from optrode.reports import figure_html, report
 
 pytestmark = [
     pytest.mark.page,

@@ -26,7 +26,7 @@ class NodeScore:
         effect: mean over prompts, in the metric's unit; equals the mean of `per_prompt`.
         interval: 95 % bootstrap interval of the mean over prompts.
         per_prompt: [prompt].
-        per_pos: [pos] share of the effect that each position contributes (attribution only; empty otherwise).
+        per_pos: [pos] what each position adds to the effect, in the metric's unit (first-order methods; else empty).
     """
 
     node: str

@@ -35,15 +35,19 @@ def find(
         BadOption: a size or target out of range, no such method or ablation.
     """
     if size is not None and size < 1 or not 0 < target <= 1:
-        raise BadOption(f"size={size}, target={target}", "a size is at least 1, a target between 0 and 1")
+        found = "a size is at least 1, a target between 0 and 1"
+        raise BadOption(f"size={size}, target={target}", found, next_step="leave them out for defaults")
+    n_all = len(all_nodes(model))
+    if size is not None and size > n_all:
+        raise BadOption(f"size={size}", f"{model.name} has {n_all} nodes", nearest=(f"size={n_all}",))
     started = time.monotonic()
     bench = bench or Bench(model, task)
     scores = score(model, task, method=method, ablation=ablation, progress=progress, bench=bench)
     ranked = [node.node for node in scores.ranked()]
-    chosen = ranked[: size or _smallest(bench, ranked, scores, target, progress)]
+    chosen = scores.ranked()[: size or _smallest(bench, ranked, scores, target, progress)]
     return Circuit(
-        task=task.name, nodes=tuple(chosen), n_all=len(ranked), target=0.0 if size else target, scores=scores,
-        heads=look_at_heads(bench, tuple(chosen)), tokens=task.pairs[0].clean_tokens,
+        task=task.name, nodes=tuple(node.node for node in chosen), n_all=len(ranked), target=0.0 if size else target, scores=scores,
+        heads=look_at_heads(bench, chosen), tokens=task.pairs[0].clean_tokens,
         provenance=provenance(
             model.name, model.weights_hash, task.random_seed, time_s=time.monotonic() - started, n_passes=bench.n_passes
         ),

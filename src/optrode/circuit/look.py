@@ -1,24 +1,27 @@
 """Where heads look: attention along a task's named routes, and the classical pattern scores of every head."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from optrode.circuit.circuit import HeadScores, HeadView
+from optrode.circuit.circuit import HeadScores, HeadView, NodeScore
 from optrode.circuit.nodes import is_head
+from optrode.errors import BadOption
 from optrode.model.model import Model
-from optrode.model.names import parse
+from optrode.model.names import SiteName, parse
 from optrode.provenance import provenance
 from optrode.site.recording import record
 from optrode.trial.prompts import Pair, Task
 from optrode.trial.run import Bench
 
+MOVER: Final = "name mover"
 ROLES: Final = {
-    "end -> io": "name mover",
+    "end -> io": MOVER,
     "end -> s2": "S-inhibition",
     "end -> s1": "reads first subject",
     "s2 -> s1": "duplicate token",
@@ -60,40 +63,51 @@ def _repeat_routes(pair: Pair) -> dict[str, tuple[int, int]]:
     return {route: (end, read) for route, read in reads.items()}
 
 
-def look_at_heads(bench: Bench, nodes: tuple[str, ...]) -> tuple[HeadView, ...]:
-    """What each head among the nodes attends to in the clean run, averaged over the prompts of the first length."""
-    heads = [parse(node) for node in nodes if is_head(node)]
-    sites = sorted({str(head.whole).replace("attn.z", "attn.pattern") for head in heads})
+def look_at_heads(bench: Bench, scores: Sequence[NodeScore]) -> tuple[HeadView, ...]:
+    """What each head among the nodes attends to in the clean run, averaged over the prompts of the first length.
+
+    Args:
+        scores: of the nodes to look at. A mover whose ablation helps the task is a negative one; a head without a
+            named route stands where most of its effect comes from.
+    """
+    heads = [(score, parse(score.node)) for score in scores if is_head(score.node)]
+    sites = sorted({_pattern_site(head) for _, head in heads})
     named = routes(bench.task)
     if not sites:
         return ()
     patterns = bench.recording("clean", 0, sites)
     bench.n_passes += 1
     views = []
-    for head in heads:
+    for score, head in heads:
         single = head.index("head")
         assert single is not None and single.single is not None
-        site = str(head.whole).replace("attn.z", "attn.pattern")
-        views.append(_view(str(head), patterns[site][:, single.single].mean(0), named))
+        view = _view(score, patterns[_pattern_site(head)][:, single.single].mean(0), named)
+        is_negative = view.role == MOVER and score.effect > 0
+        views.append(replace(view, role=f"negative {MOVER}") if is_negative else view)
     return tuple(views)
 
 
-def _view(node: str, pattern: Float[Tensor, "pos src"], named: Mapping[str, tuple[int, int]]) -> HeadView:
+def _pattern_site(head: SiteName) -> str:
+    return str(head.whole).replace("attn.z", "attn.pattern")
+
+
+def _view(score: NodeScore, pattern: Float[Tensor, "pos src"], named: Mapping[str, tuple[int, int]]) -> HeadView:
     along = {route: float(pattern[at, of]) for route, (at, of) in named.items()}
     best = max(along, key=lambda route: along[route], default="")
     is_clear = bool(best) and along[best] >= CLEAR
-    writes, reads = named[best] if is_clear else _strongest(pattern)
+    writes, reads = named[best] if is_clear else _strongest(pattern, score)
     return HeadView(
-        node=node, role=ROLES[best] if is_clear else "", route=best if is_clear else "",
+        node=score.node, role=ROLES[best] if is_clear else "", route=best if is_clear else "",
         attention=along[best] if is_clear else float(pattern[writes, reads]), reads=reads, writes=writes,
         pattern=tuple(tuple(round(v, 5) for v in row) for row in pattern.tolist()), routes=along,
     )  # fmt: skip
 
 
-def _strongest(pattern: Float[Tensor, "pos src"]) -> tuple[int, int]:
-    """(writes, reads) of the last row's strongest attention, leaving out the attention sink at position 0."""
-    last = pattern.shape[0] - 1
-    return last, int(pattern[last, 1:].argmax()) + 1 if pattern.shape[1] > 1 else 0
+def _strongest(pattern: Float[Tensor, "pos src"], score: NodeScore) -> tuple[int, int]:
+    """(writes, reads): the position with most of the effect (else the last), and where it looks besides the sink at 0."""
+    per_pos = score.per_pos[: pattern.shape[0]]
+    writes = max(range(len(per_pos)), key=lambda pos: abs(per_pos[pos])) if per_pos else pattern.shape[0] - 1
+    return writes, int(pattern[writes, 1 : writes + 1].argmax()) + 1 if writes else 0
 
 
 def head_scores(model: Model, task: Task, *, bench: Bench | None = None) -> HeadScores:
@@ -101,10 +115,18 @@ def head_scores(model: Model, task: Task, *, bench: Bench | None = None) -> Head
 
     Mean attention, over the second half's positions, to the token after the previous occurrence, to the token before,
     and to the previous occurrence (Olsson et al., arXiv 2209.11895).
+
+    Raises:
+        BadOption: the task's prompts are not repeated tokens.
     """
     started = time.monotonic()
     bench = bench or Bench(model, task)
-    half = task.pairs[0].marks["repeat"]
+    half = task.pairs[0].marks.get("repeat")
+    if half is None:
+        raise BadOption(
+            f"head scores on task {task.name}", "its prompts are not repeated tokens",
+            next_step="use op.tasks.induction(model)",
+        )  # fmt: skip
     # one layer at a time: the patterns of all layers together would be large
     layers = [_pattern_scores(model, bench, layer, half) for layer in range(model.table.n_layers)]
     by_kind = tuple(tuple(tuple(layer[kind]) for layer in layers) for kind in range(len(PATTERN_KINDS)))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import optrode as op
+from optrode.circuit.circuit import Interval, NodeScore
 from optrode.circuit.find import find
 from optrode.circuit.gradient import attribute
 from optrode.circuit.interval import draws, mean_interval, ratio, ratio_interval
@@ -69,9 +70,9 @@ def test_attribution_is_the_derivative_of_a_weak_gate(family, ablation):
 def test_integrated_gradients_take_more_points_and_agree_better_on_average():
     model = make_model()
     task = make_task((6,) * 8)
-    exact, one, many = (
-        np.array([n.effect for n in score(model, task, method=m, n_spot_checks=0).nodes]) for m in ("exact", "attribution", "ig")
-    )
+    methods = ("exact", "attribution", "ig")
+    found = [score(model, task, method=method, n_spot_checks=0).nodes for method in methods]
+    exact, one, many = (np.array([node.effect for node in nodes]) for nodes in found)
     assert np.corrcoef(exact, one)[0, 1] > 0.5 and np.corrcoef(exact, many)[0, 1] > 0.5
     assert not np.allclose(one, many)
 
@@ -174,7 +175,8 @@ def test_heads_are_seen_where_they_look():
     marked = tuple(Pair(p.clean, p.corrupt, p.right, p.wrong, marks={"io": 1, "s1": 2, "s2": 4, "end": 5}) for p in pairs)
     model = make_model()
     bench = Bench(model, Task("toy", "", "logit_gap", marked))
-    (view,) = look_at_heads(bench, ("blocks.1.attn.z[head=2]", "blocks.0.mlp_out"))
+    nodes = ("blocks.1.attn.z[head=2]", "blocks.0.mlp_out")
+    (view,) = look_at_heads(bench, [NodeScore(node, -1.0, Interval(-2, 0), (-1.0,) * 3) for node in nodes])
     pattern = op.record(model, [list(p.clean) for p in marked], "blocks.1.attn.pattern")["pattern", 1][:, 2].mean(0)
     assert view.routes["end -> io"] == pytest.approx(float(pattern[5, 1]))
     assert view.routes["s2 -> s1+1"] == pytest.approx(float(pattern[4, 3]))

@@ -142,7 +142,9 @@ class TestGeneration:
             **kwargs,
         )  # fmt: skip
 
-    @pytest.mark.parametrize("site", ["blocks.1.resid_post", "blocks.0.attn.v[head=1]", "blocks.2.mlp_out", "blocks.1.attn.pattern"])
+    @pytest.mark.parametrize(
+        "site", ["blocks.1.resid_post", "blocks.0.attn.v[head=1]", "blocks.2.mlp_out", "blocks.1.attn.pattern"]
+    )
     @pytest.mark.parametrize(("scope", "positions"), [("all", "pos=0:"), ("prompt", "pos=0:6"), ("generated", "pos=6:")])
     @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "mistral"])
     def test_each_step_equals_a_full_pass(self, family, site, scope, positions):
@@ -206,7 +208,9 @@ class TestTraining:
         grad = model.module.model.layers[1].mlp.down_proj.weight.grad
         assert (grad is None or not grad.any()) == detach
 
-    @pytest.mark.parametrize("site", ["blocks.1.resid_mid", "blocks.1.attn.result", "blocks.1.attn.scores", "blocks.0.attn.k"])
+    @pytest.mark.parametrize(
+        "site", ["blocks.1.resid_mid", "blocks.1.attn.result", "blocks.1.attn.scores", "blocks.0.attn.k"]
+    )
     def test_gradients_through_a_gate_are_those_of_finite_differences(self, site):
         model = from_source(tiny("gpt2").double())  # Llama's norms round to float32
         weight, index, eps = model.module.transformer.wte.weight, (5, 4), 1e-6

@@ -89,7 +89,8 @@ def test_positions_of_unequal_prompts_are_refused():
 
 def test_progress_counts_every_cell():
     seen = []
-    sweep(make_model("gpt2"), make_task(), op.zero("blocks.*.mlp_out", each="layer"), progress=lambda *step: seen.append(step))
+    gate = op.zero("blocks.*.mlp_out", each="layer")
+    sweep(make_model("gpt2"), make_task(), gate, progress=lambda *step: seen.append(step))
     assert [done for _, done, _ in seen] == [1, 2, 3] and {total for *_, total in seen} == {3}
 
 
@@ -103,6 +104,6 @@ def test_base_runs_are_shared():
 
 def test_a_metric_of_the_users_own():
     model, task = make_model("gpt2"), make_task()
-    entropy = op.Metric("entropy", "nats", lambda logits, pairs: torch.distributions.Categorical(logits=logits[:, -1]).entropy())
+    entropy = op.Metric("entropy", "nats", lambda logits, _: torch.distributions.Categorical(logits=logits[:, -1]).entropy())
     grid = sweep(model, task, op.zero("blocks.*.attn_out", each="layer"), metric=entropy)
     assert grid.metric == "entropy" and all(0 < value < 4.2 for cell in grid.values for value in cell)

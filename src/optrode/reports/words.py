@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from optrode.circuit.circuit import Circuit, Interval, Proof
-from optrode.report.nodes import node_name
-from optrode.report.parts import Parts
+from optrode.reports.nodes import node_name
+from optrode.reports.parts import Parts
 
 Status = Literal["holds", "fails", "open"]
 TASK_WORDS: Final = {"ioi": "indirect object identification", "greater_than": "greater-than"}

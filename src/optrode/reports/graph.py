@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from optrode.circuit.circuit import Circuit, HeadView
-from optrode.report.blocks import text
-from optrode.report.figures import effect_limit
-from optrode.report.nodes import NodeName, node_name, token_label
-from optrode.report.words import short
+from optrode.reports.blocks import text
+from optrode.reports.figures import effect_limit
+from optrode.reports.nodes import NodeName, node_name, token_label
+from optrode.reports.words import short
 
 AXIS: Final = 40.0
 SIDE: Final = 66.0

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Final
 
-from optrode.report.blocks import chip, facts, fold, heading, paragraph, table, text
-from optrode.report.section import Section
-from optrode.report.words import count, short
+from optrode.reports.blocks import chip, facts, fold, heading, paragraph, table, text
+from optrode.reports.section import Section
+from optrode.reports.words import count, short
 from optrode.trial.prompts import Pair, Task
 
 EXAMPLES: Final = 5

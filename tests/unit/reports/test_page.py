@@ -11,10 +11,10 @@ import pytest
 import samples
 
 from optrode.errors import BadOption
-from optrode.report import Page, figure_html, load_ipython_extension, report, show
-from optrode.report.figures import curve, grid_heat, head_heat, minimality, node_heat, rounded, spot_check
-from optrode.report.graph import PILL, TALL, place
-from optrode.report.nodes import node_name, token_label
+from optrode.reports import Page, figure_html, load_ipython_extension, report, show
+from optrode.reports.figures import curve, grid_heat, head_heat, minimality, node_heat, rounded, spot_check
+from optrode.reports.graph import PILL, TALL, place
+from optrode.reports.nodes import node_name, token_label
 from optrode.trial.grid import Axis
 
 HOSTILE = "<script>alert(1)</script>"

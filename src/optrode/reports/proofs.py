@@ -3,11 +3,11 @@
 from typing import Any
 
 from optrode.circuit.circuit import Circuit, Proof
-from optrode.report.blocks import code, fold, heading, plot, table, text
-from optrode.report.figures import MOST_BARS, curve, minimality
-from optrode.report.parts import Parts
-from optrode.report.section import Section
-from optrode.report.words import Check, Headline, count, interval, number, short
+from optrode.reports.blocks import code, fold, heading, plot, table, text
+from optrode.reports.figures import MOST_BARS, curve, minimality
+from optrode.reports.parts import Parts
+from optrode.reports.section import Section
+from optrode.reports.words import Check, Headline, count, interval, number, short
 
 MARKS = {True: ("passed", "✓"), False: ("failed", "✕"), None: ("noted", "–")}
 

@@ -1,9 +1,9 @@
-"""Records show their figures in a notebook, without knowing of this package: `%load_ext optrode.report`."""
+"""Records show their figures in a notebook, without knowing of this package: `%load_ext optrode.reports`."""
 
 from typing import Any
 
-from optrode.report.page import figure_html
-from optrode.report.parts import KINDS
+from optrode.reports.page import figure_html
+from optrode.reports.parts import KINDS
 
 
 def load_ipython_extension(shell: Any) -> None:

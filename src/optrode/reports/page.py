@@ -13,15 +13,15 @@ from typing import Any, Final
 
 from optrode.errors import BadOption
 from optrode.records import write_text
-from optrode.report.blocks import facts, text
-from optrode.report.circuits import attention_section, circuit_section
-from optrode.report.maps import grids_section, scores_section, views_section
-from optrode.report.parts import Part, Parts, sort_parts
-from optrode.report.proofs import proof_section
-from optrode.report.section import Section
-from optrode.report.sources import provenance_section
-from optrode.report.tasking import task_section
-from optrode.report.words import Headline, capital, count, headline, interval, number, task_words
+from optrode.reports.blocks import facts, text
+from optrode.reports.circuits import attention_section, circuit_section
+from optrode.reports.maps import grids_section, scores_section, views_section
+from optrode.reports.parts import Part, Parts, sort_parts
+from optrode.reports.proofs import proof_section
+from optrode.reports.section import Section
+from optrode.reports.sources import provenance_section
+from optrode.reports.tasking import task_section
+from optrode.reports.words import Headline, capital, count, headline, interval, number, task_words
 
 STATUS: Final = {"holds": "The circuit holds", "fails": "The circuit does not hold", "open": ""}
 FRAME_HEIGHT: Final = 640

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from optrode.report.words import MINUS, short
+from optrode.reports.words import MINUS, short
 
 
 def text(value: object) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from optrode.report.blocks import text
+from optrode.reports.blocks import text
 
 
 @dataclass(frozen=True)

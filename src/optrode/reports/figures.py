@@ -9,8 +9,8 @@ from html import escape
 from typing import Any, Final
 
 from optrode.circuit.circuit import Circuit, HeadScores, Proof, Scores, SpotCheck
-from optrode.report.nodes import node_name, token_label
-from optrode.report.words import interval, number, short
+from optrode.reports.nodes import node_name, token_label
+from optrode.reports.words import interval, number, short
 from optrode.trial.grid import Axis, Grid
 
 Figure = dict[str, Any]

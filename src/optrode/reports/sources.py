@@ -1,10 +1,10 @@
 """The section that lets a number be measured again: model, weights, seeds, versions, commands, times."""
 
 from optrode.provenance import Provenance
-from optrode.report.blocks import code, heading, table, text
-from optrode.report.parts import Parts
-from optrode.report.section import Section
-from optrode.report.words import short
+from optrode.reports.blocks import code, heading, table, text
+from optrode.reports.parts import Parts
+from optrode.reports.section import Section
+from optrode.reports.words import short
 
 COLUMNS = ("record", "model", "weights", "seed", "passes", "seconds", "date (UTC)", "command")
 

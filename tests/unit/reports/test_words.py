@@ -6,8 +6,8 @@ import pytest
 import samples
 
 from optrode.errors import BadOption
-from optrode.report.parts import sort_parts
-from optrode.report.words import headline, interval, number, short
+from optrode.reports.parts import sort_parts
+from optrode.reports.words import headline, interval, number, short
 
 
 def said(*parts):

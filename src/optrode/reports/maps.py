@@ -3,13 +3,13 @@
 from typing import Any, Final
 
 from optrode.circuit.circuit import HeadScores, Scores
-from optrode.report.blocks import code, fold, heading, legend, paragraph, plot, table, text
-from optrode.report.circuits import effect_legend
-from optrode.report.figures import flat_axes, grid_heat, head_heat, heat_height, is_wordy, limit_of, node_heat, spot_check
-from optrode.report.nodes import node_name
-from optrode.report.parts import Parts
-from optrode.report.section import Section
-from optrode.report.words import capital, count, interval, method_words, number, short, task_words
+from optrode.reports.blocks import code, fold, heading, legend, paragraph, plot, table, text
+from optrode.reports.circuits import effect_legend
+from optrode.reports.figures import flat_axes, grid_heat, head_heat, heat_height, is_wordy, limit_of, node_heat, spot_check
+from optrode.reports.nodes import node_name
+from optrode.reports.parts import Parts
+from optrode.reports.section import Section
+from optrode.reports.words import capital, count, interval, method_words, number, short, task_words
 from optrode.trial.grid import Axis, Grid
 
 TOP: Final = 10

@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from optrode.circuit.circuit import Circuit, HeadView, Minimality, NodeScore, Scores
-from optrode.report.blocks import code, fold, legend, paragraph, table, text
-from optrode.report.figures import effect_limit, rounded
-from optrode.report.graph import WIDE, place, svg
-from optrode.report.nodes import node_name, token_label
-from optrode.report.parts import Parts
-from optrode.report.section import Section
-from optrode.report.tasking import marks_of
-from optrode.report.words import count, interval, members, number, short
+from optrode.reports.blocks import code, fold, legend, paragraph, table, text
+from optrode.reports.figures import effect_limit, rounded
+from optrode.reports.graph import WIDE, place, svg
+from optrode.reports.nodes import node_name, token_label
+from optrode.reports.parts import Parts
+from optrode.reports.section import Section
+from optrode.reports.tasking import marks_of
+from optrode.reports.words import count, interval, members, number, short
 
 SHOWN: Final = 24
 HONEST: Final = (
