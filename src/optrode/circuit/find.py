@@ -46,7 +46,8 @@ def find(
     ranked = [node.node for node in scores.ranked()]
     chosen = scores.ranked()[: size or _smallest(bench, ranked, scores, target, progress)]
     return Circuit(
-        task=task.name, nodes=tuple(node.node for node in chosen), n_all=len(ranked), target=0.0 if size else target, scores=scores,
+        task=task.name, nodes=tuple(node.node for node in chosen), n_all=len(ranked),
+        target=0.0 if size else target, scores=scores,
         heads=look_at_heads(bench, chosen), tokens=task.pairs[0].clean_tokens,
         provenance=provenance(
             model.name, model.weights_hash, task.random_seed, time_s=time.monotonic() - started, n_passes=bench.n_passes
