@@ -1,5 +1,7 @@
 """The embedded language model: what is known of it, and the acceptance of the demo's circuit."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -30,9 +32,9 @@ def test_logits_are_those_of_the_plain_module_with_every_site_recorded(model):
     assert torch.equal(op.record(model, JOHN, sites, keep_logits=True).logits, plain)
 
 
-def test_position_zero_is_an_attention_sink_of_norm_25000(model):
-    norms = op.record(model, JOHN, "blocks.12:.resid_post[pos=0]").stack("resid_post").norm(dim=-1)
-    assert norms[:-1].min() > 15_000 and norms.max() < 35_000
+def test_position_zero_is_an_attention_sink_of_great_norm_from_layer_12_on(model):
+    norms = op.record(model, JOHN, "blocks.12:28.resid_post[pos=0]").stack("resid_post").norm(dim=-1)
+    assert norms.min() > 15_000 and norms.max() < 35_000
 
 
 class TestInduction:
@@ -69,7 +71,8 @@ class TestInduction:
             kind: sorted(((v, layer, head) for layer, row in enumerate(rows) for head, v in enumerate(row)), reverse=True)
             for kind, rows in by_kind.items()
         }
-        assert [(layer, head) for _, layer, head in ranked["induction"][:3]] == [(18, 6), (17, 3), (17, 4)]
+        assert ranked["induction"][0][1:] == (18, 6)
+        assert {(layer, head) for _, layer, head in ranked["induction"][1:3]} == {(17, 3), (17, 4)}
         assert ranked["induction"][0][0] == pytest.approx(0.9, abs=0.05)
         assert {(layer, head) for _, layer, head in ranked["previous token"][:2]} == {(16, 0), (11, 1)}
         assert by_kind["previous token"][16][0] == pytest.approx(0.9, abs=0.05)
@@ -97,3 +100,10 @@ class TestIndirectObject:
 def test_it_can_do_every_task_and_no_pair_is_degenerate(model, name):
     task = op.tasks.find_task(name)(model, n=8, random_seed=3)
     assert len(task) == 8 and task.ability.clean > task.ability.corrupt
+
+
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    example = (Path(__file__).parents[2] / "examples" / "ten_lines.py").read_text()
+    monkeypatch.chdir(tmp_path)
+    exec(example, {"__name__": "__main__"})
+    assert "nodes keep" in capsys.readouterr().out and (tmp_path / "runs" / "example" / "report.html").is_file()

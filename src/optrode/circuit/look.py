@@ -15,7 +15,10 @@ from optrode.errors import BadOption
 from optrode.model.model import Model
 from optrode.model.names import SiteName, parse
 from optrode.provenance import provenance
-from optrode.site.recording import record
+from optrode.site.recording import run
+from optrode.site.select import select_sites
+from optrode.site.site import Moment
+from optrode.site.tap import tapped
 from optrode.trial.prompts import Pair, Task
 from optrode.trial.run import Bench
 
@@ -127,20 +130,24 @@ def head_scores(model: Model, task: Task, *, bench: Bench | None = None) -> Head
             f"head scores on task {task.name}", "its prompts are not repeated tokens",
             next_step="use op.tasks.induction(model)",
         )  # fmt: skip
-    # one layer at a time: the patterns of all layers together would be large
-    layers = [_pattern_scores(model, bench, layer, half) for layer in range(model.table.n_layers)]
+    layers = _pattern_scores(model, bench, half)
     by_kind = tuple(tuple(tuple(layer[kind]) for layer in layers) for kind in range(len(PATTERN_KINDS)))
+    bench.n_passes += 1
     return HeadScores(
         task.name, PATTERN_KINDS, by_kind,
-        provenance(model.name, model.weights_hash, task.random_seed, time_s=time.monotonic() - started,
-                   n_passes=model.table.n_layers),
+        provenance(model.name, model.weights_hash, task.random_seed, time_s=time.monotonic() - started, n_passes=1),
     )  # fmt: skip
 
 
-def _pattern_scores(model: Model, bench: Bench, layer: int, half: int) -> list[list[float]]:
-    """[kind][head] scores of one layer."""
-    site = f"blocks.{layer}.attn.pattern"
-    pattern = record(model, bench.tokens("clean", 0), site)[site].mean(0)  # [head, pos, src]
-    at = torch.arange(half, 2 * half - 1, device=pattern.device)
-    offsets = (half - 1, 1, half)
-    return [pattern[:, at, at - offset].mean(1).tolist() for offset in offsets]
+def _pattern_scores(model: Model, bench: Bench, half: int) -> list[list[list[float]]]:
+    """[layer][kind][head] scores, from one pass that keeps no pattern."""
+    layers: list[list[list[float]]] = []
+
+    def see(pattern: Float[Tensor, "batch head pos src"], moment: Moment) -> None:
+        at = torch.arange(half, 2 * half - 1, device=pattern.device)
+        offsets = (half - 1, 1, half)  # after the previous occurrence, the token before, the previous occurrence
+        layers.append([pattern[:, :, at, at - offset].mean((0, 2)).tolist() for offset in offsets])
+
+    with torch.no_grad(), tapped(model, [(site, see) for site in select_sites(model, "blocks.*.attn.pattern")]):
+        run(model, bench.tokens("clean", 0))
+    return layers

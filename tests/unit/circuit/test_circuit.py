@@ -176,7 +176,7 @@ def test_heads_are_seen_where_they_look():
     model = make_model()
     bench = Bench(model, Task("toy", "", "logit_gap", marked))
     nodes = ("blocks.1.attn.z[head=2]", "blocks.0.mlp_out")
-    (view,) = look_at_heads(bench, [NodeScore(node, -1.0, Interval(-2, 0), (-1.0,) * 3) for node in nodes])
+    (view,) = look_at_heads(bench, [NodeScore(node, -1.0, Interval(-2.0, 0.0), (-1.0,) * 3) for node in nodes])
     pattern = op.record(model, [list(p.clean) for p in marked], "blocks.1.attn.pattern")["pattern", 1][:, 2].mean(0)
     assert view.routes["end -> io"] == pytest.approx(float(pattern[5, 1]))
     assert view.routes["s2 -> s1+1"] == pytest.approx(float(pattern[4, 3]))

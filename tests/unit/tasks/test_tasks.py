@@ -34,7 +34,8 @@ def test_pairs_that_cannot_be_used_are_dropped_and_counted(model):
     ]
     task = task_from_drafts(model, plan(), drafts)
     assert len(task) == 1
-    assert {d.reason: d.n for d in task.dropped} == {REPEATED: 1, NOT_ONE_TOKEN: 1, UNEQUAL: 1, SAME_ANSWER: 1, DEGENERATE: 1}
+    reasons = (REPEATED, NOT_ONE_TOKEN, UNEQUAL, SAME_ANSWER, DEGENERATE)
+    assert {dropped.reason: dropped.n for dropped in task.dropped} == dict.fromkeys(reasons, 1)
 
 
 def test_marks_are_token_positions(model):
@@ -59,11 +60,16 @@ def test_induction_repeats_its_tokens(model):
         assert pair.targets == tuple((pos, pair.clean[pos + 1]) for pos in range(7, 13))
 
 
+def own_row(right, wrong):
+    clean, corrupt = (f"The{name} gave a drink to the store" for name in (right, wrong))
+    return {"clean": clean, "corrupt": corrupt, "answer": right, "wrong": wrong}
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
 def test_a_users_own_pairs(model, tmp_path, suffix):
     rows = [
         {"clean": "When Mary gave a drink to", "corrupt": "When John gave a drink to", "answer": " Mary", "wrong": " John"},
-        {"clean": "The John gave a drink to the store", "corrupt": "The Mary gave a drink to the store", "answer": " John", "wrong": " Mary"},
+        own_row(" John", " Mary"),
     ]
     path = tmp_path / f"own.{suffix}"
     if suffix == "jsonl":
