@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test slow lint docs clean
+.PHONY: demo test slow lint docs results clean
 
 demo: .venv/demo.done
 	$(BIN)/optrode find --model smollm2 --task ioi --out runs/ioi
@@ -18,6 +18,9 @@ lint: .venv/dev.done
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+results: .venv/dev.done
+	$(BIN)/python docs/measure.py
 
 docs: .venv/dev.done
 	$(BIN)/python docs/generate.py

@@ -13,7 +13,7 @@ x, y = torch.randn(64, 8), torch.randint(0, 2, (64,))
 hidden = op.record(model, x, "module:1.out")["module:1.out"]
 with op.gates(model, op.zero("module:1.out[feature=0:16]")):
     halved = network(x)
-print(tuple(hidden.shape), float((halved - network(x)).abs().mean()))
+print(tuple(hidden.shape), (halved - network(x)).abs().mean().item())
 
 optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
 with op.gates(model, op.clamp("module:3.out", high=0.5)):  # held during training

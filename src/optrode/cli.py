@@ -18,11 +18,15 @@ app = App(
     name="optrode",
     help="Record any activation, gate any activation; find a circuit in a model, prove it, show it.",
     version_flags=["--version"],
+    suppress_keyboard_interrupt=False,  # main() says what Ctrl-C leaves behind
 )
 
 AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON for programs, nothing else.")]
 ModelName = Annotated[str, Parameter(name=["--model", "-m"], help='"smollm2", a folder, or a hub id "owner/name".')]
 Out = Annotated[Path | None, Parameter(name=["--out", "-o"], help="Run folder.")]
+
+
+GATE_STEP = "gates that need values of your own are held in Python, with op.gates"
 
 
 @Parameter(name="*")
@@ -121,7 +125,7 @@ def sweep(
     from optrode.trial.sweep import sweep as run_sweep
 
     if gate not in KINDS:
-        raise BadOption(f"gate {gate!r}", "no such gate", nearest=nearest(gate, KINDS) or tuple(KINDS))
+        raise BadOption(f"gate {gate!r}", "no such gate", nearest=nearest(gate, KINDS) or tuple(KINDS), next_step=GATE_STEP)
     chosen = prompts or Prompts()
     with showing(quiet=as_json) as progress:
         progress("load model", 0, 1)
@@ -165,7 +169,8 @@ def sites(model: str = "smollm2", *, modules: bool = False, check: bool = True, 
 def record(
     prompts: tuple[str, ...] = (), *, model: ModelName = "smollm2",
     sites: Annotated[tuple[str, ...], Parameter(name=["--sites", "-s"])] = ("blocks.*.resid_post",),
-    prompts_file: Path | None = None, dtype: str | None = None, out: Path = Path("recording.safetensors"),
+    prompts_file: Path | None = None, dtype: str | None = None,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("recording.safetensors"),
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Record sites over prompts into a safetensors file.
@@ -254,9 +259,13 @@ def _task_maker(prompts: Prompts) -> "MakeTask":
 def _lines(path: Path | None) -> list[str]:
     if path is None:
         return []
+    step = "give a UTF-8 text file with one prompt per line"
     if not path.is_file():
-        raise BadOption(f"prompts from {path}", "no such file")
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        raise BadOption(f"prompts from {path}", "no such file", next_step=step)
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise BadOption(f"prompts from {path}", f"it is not UTF-8 text (byte {error.start})", next_step=step) from None
 
 
 def _print_json(value: Any) -> None:

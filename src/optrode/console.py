@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from optrode.trial.grid import Grid
 
 _SHOWN = 12
+_NAME_WIDTH = 24  # a head's whole name, also in a terminal of 80 columns
 out = Console()
 err = Console(stderr=True)
 
@@ -53,7 +54,7 @@ def _finish(bars: Progress, stages: Mapping[str, TaskID]) -> None:
 def circuit_table(found: "Findings", page: Path) -> None:
     """The circuit's strongest nodes, its proof in a sentence, and where the page is."""
     proof, circuit = found.proof, found.circuit
-    table = Table("node", "role", f"effect ({proof.unit})", "lost without it", title=f"{circuit.task}: strongest nodes")
+    table = Table(Column("node", min_width=_NAME_WIDTH), "role", f"effect ({proof.unit})", "lost without it", title=f"{circuit.task}: strongest nodes")
     roles = {head.node: head.role for head in circuit.heads}
     effects = {node.node: node.effect for node in circuit.scores.nodes}
     lost = {m.node: m.lost for m in proof.minimality}
@@ -72,7 +73,7 @@ def circuit_table(found: "Findings", page: Path) -> None:
 
 def grid_table(grid: "Grid", folder: Path | None) -> None:
     """The grid's strongest cells."""
-    table = Table("site", f"effect ({grid.unit})", "share", title=escape(f"{grid.title} on {grid.task}: strongest cells"))
+    table = Table(Column("site", min_width=_NAME_WIDTH), f"effect ({grid.unit})", "share", title=escape(f"{grid.title} on {grid.task}: strongest cells"))
     effects, shares = grid.effects(), grid.shares()
     for ix in sorted(range(len(effects)), key=lambda i: -abs(effects[i]))[:_SHOWN]:
         table.add_row(escape(grid.sites[ix]), f"{effects[ix]:+.3f}", f"{shares[ix]:+.2f}")

@@ -65,7 +65,7 @@ def _restore(kind: Any, data: Any) -> Any:
 def write_record(path: Path, value: Any) -> Path:
     """Write a record as JSON, whole or not at all (see `write_text`)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(plain(value), sort_keys=True, indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(plain(value), indent=1, allow_nan=False) + "\n")
     return path
 
 
@@ -86,12 +86,12 @@ def read_json(path: Path) -> Any:
         BadFile: the file is missing, empty or not JSON.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        data = path.read_bytes()
     except FileNotFoundError:
         there = sorted(p.name for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
         raise BadFile(f"file {path}", "no such file", nearest=there[:3]) from None
     try:
-        return json.loads(text)
-    except ValueError as error:
-        found = "the file is empty" if not text.strip() else f"not JSON, or torn ({error})"
+        return json.loads(data.decode("utf-8"))
+    except ValueError as error:  # JSON and Unicode errors both are
+        found = "the file is empty" if not data.strip() else f"not JSON, or torn ({error})"
         raise BadFile(f"file {path}", found, next_step="run the command that wrote it again") from error

@@ -212,7 +212,6 @@ def test_the_page_is_made_again_without_torch(found, tmp_path):
     assert len(again) == len(first) and again.startswith("<!doctype html>")
 
 
-@pytest.mark.xfail(strict=False, reason="records are written with sorted keys, so marks and routes lose their order")
 def test_the_page_is_made_again_as_it_was(run, found, tmp_path):
     out, _ = found
     run("report", out, "--out", tmp_path / "again.html")

@@ -50,7 +50,8 @@ def find(
         target=0.0 if size else target, scores=scores,
         heads=look_at_heads(bench, chosen), tokens=task.pairs[0].clean_tokens,
         provenance=provenance(
-            model.name, model.weights_hash, task.random_seed, time_s=time.monotonic() - started, n_passes=bench.n_passes
+            model.name, model.weights_hash, task.random_seed, time_s=time.monotonic() - started,
+            n_passes=bench.worlds.n_passes,
         ),
     )  # fmt: skip
 

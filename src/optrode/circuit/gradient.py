@@ -33,12 +33,12 @@ def attribute(bench: Bench, nodes: Sequence[str], ablation: str, n_steps: int = 
     """
     sites = tuple(dict.fromkeys(parse(node).whole for node in nodes))
     gates = {gate.site.whole: gate for gate in ablate([str(site) for site in sites], ablation)}
-    bench.remember(gates.values(), "clean")
+    bench.worlds.remember(gates.values(), "clean")
     n_pos = max(len(pair.clean) for pair in bench.task.pairs)
     effects = {node: torch.zeros(len(bench.task), n_pos, dtype=torch.float64) for node in nodes}
-    for group, members in enumerate(bench.groups):
+    for group, members in enumerate(bench.worlds.groups):
         slopes = _mean_slopes(bench, group, sites, n_steps)
-        change = {name: bench.change(gates[name], "clean", group) for name in sites}
+        change = {name: bench.worlds.change(gates[name], "clean", group) for name in sites}
         by_site = {name: (change[name] * slopes[name]).sum(-1) for name in sites}
         for node, rows in effects.items():
             part = _node_part(by_site[parse(node).whole], parse(node))
@@ -59,12 +59,12 @@ def _mean_slopes(bench: Bench, group: int, sites: Sequence[SiteName], n_steps: i
 
 def _slopes(bench: Bench, group: int, sites: Sequence[SiteName], gates: tuple[Gate, ...]) -> dict[SiteName, Tensor]:
     """Gradient of the summed metric at each site, in the clean run with these gates held."""
-    bench.remember(gates)
+    bench.worlds.remember(gates)
     seen: dict[SiteName, Tensor] = {}
     taps = [(site, _keep(site, seen)) for site in (one_site(bench.model, name) for name in sites)]
     with torch.enable_grad(), tapped(bench.model, taps):
         logits = bench.read(Trial(gates, "clean", bench.metric.name), group)
-        total = bench.metric.function(logits, bench.pairs(group)).sum()
+        total = bench.metric.function(logits, bench.worlds.pairs(group)).sum()
         found = torch.autograd.grad(total, [seen[name] for name in sites], allow_unused=True)
     return {n: torch.zeros_like(seen[n]) if g is None else g for n, g in zip(sites, found, strict=True)}
 

@@ -60,7 +60,8 @@ def prove(
         completeness_interval=court.interval(without), minimality=court.minimality(inside),
         n_prompts=len(task), n_bootstrap=n_bootstrap,
         provenance=provenance(
-            model.name, model.weights_hash, task.random_seed, time_s=time.monotonic() - started, n_passes=bench.n_passes
+            model.name, model.weights_hash, task.random_seed, time_s=time.monotonic() - started,
+            n_passes=bench.worlds.n_passes,
         ),
     )  # fmt: skip
 

@@ -78,8 +78,8 @@ def look_at_heads(bench: Bench, scores: Sequence[NodeScore]) -> tuple[HeadView, 
     named = routes(bench.task)
     if not sites:
         return ()
-    patterns = bench.recording("clean", 0, sites)
-    bench.n_passes += 1
+    patterns = bench.worlds.recording("clean", 0, sites)
+    bench.worlds.n_passes += 1
     views = []
     for score, head in heads:
         single = head.index("head")
@@ -132,7 +132,7 @@ def head_scores(model: Model, task: Task, *, bench: Bench | None = None) -> Head
         )  # fmt: skip
     layers = _pattern_scores(model, bench, half)
     by_kind = tuple(tuple(tuple(layer[kind]) for layer in layers) for kind in range(len(PATTERN_KINDS)))
-    bench.n_passes += 1
+    bench.worlds.n_passes += 1
     return HeadScores(
         task.name, PATTERN_KINDS, by_kind,
         provenance(model.name, model.weights_hash, task.random_seed, time_s=time.monotonic() - started, n_passes=1),
@@ -149,5 +149,5 @@ def _pattern_scores(model: Model, bench: Bench, half: int) -> list[list[list[flo
         layers.append([pattern[:, :, at, at - offset].mean((0, 2)).tolist() for offset in offsets])
 
     with torch.no_grad(), tapped(model, [(site, see) for site in select_sites(model, "blocks.*.attn.pattern")]):
-        run(model, bench.tokens("clean", 0))
+        run(model, bench.worlds.tokens("clean", 0))
     return layers

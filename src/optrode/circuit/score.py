@@ -46,8 +46,9 @@ def score(
     find_ablation(ablation)
     started = time.monotonic()
     bench = bench or Bench(model, task)
-    passes = bench.n_passes
+    passes = bench.worlds.n_passes
     nodes = all_nodes(model)
+    bench.worlds.remember(ablate(nodes, ablation), "clean")
     if method == "exact":
         scores, check = _exact(bench, nodes, ablation, progress), None
     else:
@@ -58,7 +59,7 @@ def score(
         nodes=scores, spot_check=check,
         provenance=provenance(
             model.name, model.weights_hash, task.random_seed, time_s=time.monotonic() - started,
-            n_passes=bench.n_passes - passes,
+            n_passes=bench.worlds.n_passes - passes,
         ),
     )  # fmt: skip
 
@@ -71,7 +72,6 @@ def exact_effect(bench: Bench, node: str, ablation: str) -> tuple[float, ...]:
 
 def _exact(bench: Bench, nodes: Sequence[str], ablation: str, progress: Progress) -> tuple[NodeScore, ...]:
     drawn = draws(len(bench.task), bench.task.random_seed)
-    bench.remember(ablate(nodes, ablation), "clean")
     scores = []
     for ix, node in enumerate(nodes):
         effect = exact_effect(bench, node, ablation)

@@ -7,7 +7,7 @@ holds gates on a model. The further factor of the design, the openness g, is 1 h
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import ClassVar, Final, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ EACH: Final = ("layer", "head", "pos", "feature")
 
 class Actuator(ABC):
     """What a gate drives the site towards: f(h)."""
+
+    is_pointwise: ClassVar[bool] = False
+    """Whether the target at a position depends on nothing but h at that position (and what was recorded there)."""
 
     @abstractmethod
     def __str__(self) -> str:

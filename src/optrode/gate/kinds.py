@@ -22,6 +22,8 @@ Source = str | Recording | Tensor
 class Zero(Actuator):
     """f(h) = 0."""
 
+    is_pointwise = True
+
     def __str__(self) -> str:
         return "zero"
 
@@ -32,6 +34,8 @@ class Zero(Actuator):
 @dataclass(frozen=True, eq=False)
 class Patch(Actuator):
     """f(h) = what another run had there: activation patching, or resample ablation."""
+
+    is_pointwise = True
 
     source: Source
 
@@ -57,6 +61,8 @@ class Patch(Actuator):
 @dataclass(frozen=True, eq=False)
 class Mean(Actuator):
     """f(h) = the mean over a recording's rows: at each position, or over all positions too ("all")."""
+
+    is_pointwise = True
 
     source: Source
     over: Literal["rows", "all"] = "rows"
@@ -89,6 +95,8 @@ class Mean(Actuator):
 class Clamp(Actuator):
     """f(h) = a fixed value, or h kept within bounds."""
 
+    is_pointwise = True
+
     value: float | Tensor | None = None
     low: float | None = None
     high: float | None = None
@@ -111,6 +119,8 @@ class Clamp(Actuator):
 class Add(Actuator):
     """f(h) = h + v: a steering vector; its dose is the gate's strength."""
 
+    is_pointwise = True
+
     vector: Tensor
 
     def __str__(self) -> str:
@@ -127,6 +137,8 @@ class Add(Actuator):
 class Scale(Actuator):
     """f(h) = c h."""
 
+    is_pointwise = True
+
     factor: float
 
     def __str__(self) -> str:
@@ -139,6 +151,8 @@ class Scale(Actuator):
 @dataclass(frozen=True, eq=False)
 class ProjectOut(Actuator):
     """f(h) = h - U Uᵀ h for orthonormal U spanning the given directions: directional ablation."""
+
+    is_pointwise = True
 
     directions: Tensor
 
@@ -160,6 +174,8 @@ class ProjectOut(Actuator):
 @dataclass(frozen=True, eq=False)
 class Affine(Actuator):
     """f(h) = W h + b."""
+
+    is_pointwise = True
 
     weight: Tensor
     bias: Tensor | None = None

@@ -38,7 +38,9 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     if not folder.is_dir():
         siblings = [str(p) for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
-        raise BadFile(f"run folder {folder}", "no such folder", nearest=nearest(str(folder), siblings))
+        found = "this is a file" if folder.exists() else "no such folder"
+        step = "give a folder that `optrode find --out FOLDER` wrote"
+        raise BadFile(f"run folder {folder}", found, nearest=nearest(str(folder), siblings), next_step=step)
     records = {path.stem: _read(path) for path in sorted(folder.glob("*.json"))}
     if not records:
         raise BadFile(f"run folder {folder}", "it holds no record", next_step="`optrode find --out FOLDER` writes one")

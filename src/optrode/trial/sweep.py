@@ -11,6 +11,7 @@ from optrode.provenance import provenance
 from optrode.site.select import select_sites
 from optrode.trial.grid import Axis, Grid
 from optrode.trial.metric import Metric
+from optrode.trial.prefix import can_be_shared
 from optrode.trial.prompts import Task
 from optrode.trial.run import Bench, Progress, no_progress
 from optrode.trial.trial import Trial, World
@@ -43,19 +44,20 @@ def sweep(
     source: World | None = _source_world(gate)
     world = world or ("corrupt" if source == "clean" else "clean")
     axes, cells = expand(model, task, gate)
-    bench.remember([gate], world)
+    bench.worlds.remember([gate], world if can_be_shared(gate) else None)
     values, is_null = [], []
     for ix, cell in enumerate(cells):
         trial = Trial((cell,), world, bench.metric.name)
-        is_null.append(_can_check_null(cell) and bench.is_null(trial))
-        values.append(bench.base(world) if is_null[-1] else bench.run(trial))
+        is_null.append(all(start.position is None for start in bench.starts(trial)))
+        values.append(bench.run(trial))
         progress(f"sweep {gate.site}", ix + 1, len(cells))
     return Grid(
         title=str(gate), task=task.name, metric=bench.metric.name, unit=bench.metric.unit, axes=axes,
         sites=tuple(str(cell.site) for cell in cells), values=tuple(values), base=bench.base(world),
         source=bench.base(source) if source and source != world else None, is_null=tuple(is_null),
         provenance=provenance(
-            model.name, model.weights_hash, task.random_seed, time_s=time.monotonic() - started, n_passes=bench.n_passes
+            model.name, model.weights_hash, task.random_seed, time_s=time.monotonic() - started,
+            n_passes=bench.worlds.n_passes,
         ),
     )  # fmt: skip
 
@@ -114,10 +116,3 @@ def _source_world(gate: Gate) -> World | None:
     world = gate.actuator.world
     is_patch = type(gate.actuator).__name__ == "Patch"
     return ("clean" if world == "clean" else "corrupt") if world and is_patch else None
-
-
-def _can_check_null(cell: Gate) -> bool:
-    """Recording scores, patterns or per-head results switches attention or costs much memory: those just run."""
-    return cell.site.kind not in ("attn.scores", "attn.pattern", "attn.result", "logits")
-
-

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import optrode as op
-from optrode.errors import BadGate
+from optrode.errors import BadGate, GateNotFired
 from optrode.model.source import from_source
 from optrode.model.tiny import tiny
 from optrode.trial.naive import run_naively
@@ -99,7 +99,7 @@ def test_base_runs_are_shared():
     bench = Bench(model, task)
     bench.base("clean")
     bench.base("clean")
-    assert bench.n_passes == 1
+    assert bench.worlds.n_passes == 1
 
 
 def test_a_metric_of_the_users_own():
@@ -107,3 +107,45 @@ def test_a_metric_of_the_users_own():
     entropy = op.Metric("entropy", "nats", lambda logits, _: torch.distributions.Categorical(logits=logits[:, -1]).entropy())
     grid = sweep(model, task, op.zero("blocks.*.attn_out", each="layer"), metric=entropy)
     assert grid.metric == "entropy" and all(0 < value < 4.2 for cell in grid.values for value in cell)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "mistral", "qwen2", "qwen3", "gemma2"])
+def test_starting_late_gives_the_numbers_of_a_full_run(family):
+    model, task = make_model(family), make_task((9, 6, 9, 11))
+    sharing, full = Bench(model, task), Bench(model, task, shares=False)
+    trials = [
+        (op.resample("blocks.*.mlp_out"),),
+        (op.patch("blocks.1.resid_pre[pos=-1]", "corrupt"), op.patch("blocks.2.attn.z[head=1]", "clean")),
+        (op.resample("blocks.0.attn.k[head=0]"), op.resample("blocks.1.attn.v", strength=0.5)),
+        (op.scale("blocks.1.attn_out[pos=-2:]", 3.0), op.resample("embed[pos=0:2]")),
+        (op.clamp("blocks.0.resid_post[pos=-1]", low=-0.1, high=0.1), op.mean("blocks.1.mlp_out[pos=-1]", "corrupt")),
+    ]
+    for held in trials:
+        trial = Trial(held, "clean", "logit_gap")
+        positions = [start.position for start in sharing.starts(trial) if start.position is not None]
+        # experts are multiplied together for all tokens that chose them, so that rounding crosses positions
+        assert min(positions) > 0 or family == "mixtral"
+        assert sharing.run(trial) == pytest.approx(full.run(trial), abs=1e-11)
+
+
+def test_metrics_that_read_early_positions_start_there():
+    model, task = make_model("llama"), make_task((8, 8), metric="logprob")
+    trial = Trial((op.zero("blocks.1.attn.z[pos=-1]"),), "clean", "logprob")
+    bench = Bench(model, task)
+    assert bench.starts(trial)[0].position == 6  # targets stand at the last two positions
+    assert bench.run(trial) == pytest.approx(run_naively(model, task, trial), abs=1e-11)
+
+
+@pytest.mark.parametrize("site", ["blocks.1.attn.pattern", "blocks.1.attn.result", "logits", "module:model.layers.1.out"])
+def test_gates_whose_reach_is_unknown_run_in_full(site):
+    model, task = make_model("llama"), make_task((6, 6))
+    trial = Trial((op.scale(site, 0.5),), "clean", "logit_gap")
+    bench = Bench(model, task)
+    assert bench.starts(trial)[0].position == 0
+    assert bench.run(trial) == pytest.approx(run_naively(model, task, trial), abs=1e-11)
+
+
+def test_a_gate_that_selects_nothing_is_still_an_error():
+    model, task = make_model("llama"), make_task((6, 6))
+    with pytest.raises(GateNotFired):
+        Bench(model, task).run(Trial((op.zero("blocks.1.attn.z[pos=7]"),), "clean", "logit_gap"))
