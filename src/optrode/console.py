@@ -54,7 +54,8 @@ def _finish(bars: Progress, stages: Mapping[str, TaskID]) -> None:
 def circuit_table(found: "Findings", page: Path) -> None:
     """The circuit's strongest nodes, its proof in a sentence, and where the page is."""
     proof, circuit = found.proof, found.circuit
-    table = Table(Column("node", min_width=_NAME_WIDTH), "role", f"effect ({proof.unit})", "lost without it", title=f"{circuit.task}: strongest nodes")
+    columns = ("role", f"effect ({proof.unit})", "lost without it")
+    table = Table(Column("node", min_width=_NAME_WIDTH), *columns, title=f"{circuit.task}: strongest nodes")
     roles = {head.node: head.role for head in circuit.heads}
     effects = {node.node: node.effect for node in circuit.scores.nodes}
     lost = {m.node: m.lost for m in proof.minimality}
@@ -73,7 +74,8 @@ def circuit_table(found: "Findings", page: Path) -> None:
 
 def grid_table(grid: "Grid", folder: Path | None) -> None:
     """The grid's strongest cells."""
-    table = Table(Column("site", min_width=_NAME_WIDTH), f"effect ({grid.unit})", "share", title=escape(f"{grid.title} on {grid.task}: strongest cells"))
+    title = escape(f"{grid.title} on {grid.task}: strongest cells")
+    table = Table(Column("site", min_width=_NAME_WIDTH), f"effect ({grid.unit})", "share", title=title)
     effects, shares = grid.effects(), grid.shares()
     for ix in sorted(range(len(effects)), key=lambda i: -abs(effects[i]))[:_SHOWN]:
         table.add_row(escape(grid.sites[ix]), f"{effects[ix]:+.3f}", f"{shares[ix]:+.2f}")

@@ -164,7 +164,7 @@ class Proof:
         curve: faithfulness over circuit size, nodes added in the order of their scores.
         random: faithfulness of each random circuit with the same number of heads and of MLPs.
         completeness: faithfulness of what is left when the circuit is removed (near 0: nothing else does the task).
-        minimality: one per node.
+        minimality: one for each of the strongest nodes.
         n_bootstrap: resamples behind each interval.
     """
 

@@ -29,8 +29,8 @@ def metric_of(bench: Bench, nodes: Sequence[str], outside: Sequence[str], ablati
 
 
 def prove(
-    model: Model, task: Task, circuit: Circuit, *, n_random: int = 20, n_bootstrap: int = N_BOOTSTRAP,
-    progress: Progress = no_progress, bench: Bench | None = None,
+    model: Model, task: Task, circuit: Circuit, *, n_random: int = 20, n_minimality: int = 40,
+    n_bootstrap: int = N_BOOTSTRAP, progress: Progress = no_progress, bench: Bench | None = None,
 ) -> Proof:  # fmt: skip
     """Measure a circuit's faithfulness, completeness and minimality, with random circuits as the control.
 
@@ -39,6 +39,7 @@ def prove(
 
     Args:
         n_random: random circuits with as many heads and as many MLPs.
+        n_minimality: how many of the circuit's strongest nodes are also taken out one by one.
         n_bootstrap: resamples of the prompts behind every interval.
 
     Raises:
@@ -48,7 +49,8 @@ def prove(
     started = time.monotonic()
     _check_nodes(model, circuit)
     bench = bench or Bench(model, task)
-    court = _Court(bench, circuit, draws(len(task), task.random_seed, n_bootstrap), progress, n_random)
+    court = _Court(bench, circuit, draws(len(task), task.random_seed, n_bootstrap), progress,
+                   n_random + min(n_minimality, circuit.size))  # fmt: skip
     curve = court.curve()
     inside = court.measure(circuit.nodes)
     without = court.measure([node for node in court.all_nodes if node not in set(circuit.nodes)])
@@ -57,7 +59,7 @@ def prove(
         full=_mean(court.full), empty=_mean(court.empty),
         faithfulness=court.share(inside), interval=court.interval(inside), curve=curve,
         random=court.random_circuits(n_random), completeness=court.share(without),
-        completeness_interval=court.interval(without), minimality=court.minimality(inside),
+        completeness_interval=court.interval(without), minimality=court.minimality(inside, n_minimality),
         n_prompts=len(task), n_bootstrap=n_bootstrap,
         provenance=provenance(
             model.name, model.weights_hash, task.random_seed, time_s=time.monotonic() - started,
@@ -79,13 +81,13 @@ def _check_nodes(model: Model, circuit: Circuit) -> None:
 class _Court:
     """One proof under way: the bench, the two reference values, and the count of steps."""
 
-    def __init__(self, bench: Bench, circuit: Circuit, drawn: Draws, progress: Progress, n_random: int) -> None:
+    def __init__(self, bench: Bench, circuit: Circuit, drawn: Draws, progress: Progress, n_more: int) -> None:
         self.bench, self.circuit, self.drawn, self.progress = bench, circuit, drawn, progress
         self.ablation = circuit.scores.ablation
         self.all_nodes = all_nodes(bench.model)
         self.ranked = [s.node for s in circuit.scores.ranked()]
         self.sizes = sorted({s for s in SIZES if s < len(self.ranked)} | {circuit.size, len(self.ranked)})
-        self.n_steps = len(self.sizes) + n_random + circuit.size + 3
+        self.n_steps = len(self.sizes) + n_more + 3  # and: nothing, the circuit, the rest
         self.step = 0
         self.full = bench.base("clean")
         self.empty = self.measure(())
@@ -119,9 +121,9 @@ class _Court:
         n_mlps = self.circuit.size - n_heads
         return tuple(self.share(self.measure(rng.sample(heads, n_heads) + rng.sample(mlps, n_mlps))) for _ in range(n))
 
-    def minimality(self, inside: Values) -> tuple[Minimality, ...]:
+    def minimality(self, inside: Values, n: int) -> tuple[Minimality, ...]:
         found = []
-        for node in self.circuit.nodes:
+        for node in self.circuit.nodes[:n]:
             without = self.measure([other for other in self.circuit.nodes if other != node])
             lost = tuple(i - w for i, w in zip(inside, without, strict=True))
             above_empty = tuple(drop + e for drop, e in zip(lost, self.empty, strict=True))

@@ -66,6 +66,6 @@ def _minimality_block(proof: Proof, height: int) -> str:
     cut = f" The {MOST_BARS} largest are drawn." if len(ranked) > MOST_BARS else ""
     words = "Faithfulness lost when one node alone is taken out. A bar whose interval reaches 0 is not shown to "
     rows = [(code(row.node), number(row.lost, 3), interval(row.interval, 3)) for row in ranked]
-    inner = table(("node", "faithfulness lost", "95 % interval"), rows, "Minimality of every node", "numbers")
+    inner = table(("node", "faithfulness lost", "95 % interval"), rows, "Minimality node by node", "numbers")
     figure = plot("minimality", label, caption=f"{words}matter.{cut}", height=height)
     return f'<div class="cell">{heading("What each node is worth")}{figure}{fold("The numbers", inner)}</div>'

@@ -128,7 +128,8 @@ def _checks(proof: Proof, circuit: Circuit | None) -> list[Check]:
     )
     if proof.minimality:
         needed = sum(row.interval.low > 0 for row in proof.minimality)
-        text = f"{needed} of {count(len(proof.minimality), 'node')} measurably lose faithfulness when taken out alone."
+        which = "node" if len(proof.minimality) == proof.size else "strongest node"
+        text = f"{needed} of {count(len(proof.minimality), which)} measurably lose faithfulness when taken out alone."
         checks.append(Check(None, text))
     return checks
 

@@ -4,6 +4,7 @@ import time
 from itertools import product
 
 from optrode.errors import BadGate, BadOption, nearest
+from optrode.gate.actuators import Patch
 from optrode.gate.gate import WORLDS, Gate
 from optrode.model.model import Model
 from optrode.model.names import ALL, SiteName
@@ -114,5 +115,5 @@ def _positions(task: Task, name: SiteName) -> tuple[tuple[str, ...], tuple[int, 
 
 def _source_world(gate: Gate) -> World | None:
     world = gate.actuator.world
-    is_patch = type(gate.actuator).__name__ == "Patch"
+    is_patch = isinstance(gate.actuator, Patch)
     return ("clean" if world == "clean" else "corrupt") if world and is_patch else None

@@ -135,6 +135,12 @@ class TestProof:
         assert again.random == proof.random and again.interval == proof.interval
 
 
+def test_only_the_strongest_nodes_are_taken_out_one_by_one(found):
+    model, task, circuit, _ = found
+    proof = prove(model, task, circuit, n_random=0, n_minimality=2, n_bootstrap=10)
+    assert [row.node for row in proof.minimality] == list(circuit.nodes[:2])
+
+
 def test_a_circuit_grows_until_it_is_faithful():
     model, task = make_model(), make_task((6,) * 6)
     circuit = find(model, task, method="exact", target=0.5)
