@@ -40,9 +40,9 @@ Exact effects of the 10 strongest and of 10 random nodes of 300, resample ablati
 |---|---|---|---|---|---|---|
 {circuits}
 
-A random circuit has as many heads and as many MLPs. It keeps much because most MLPs are in the circuit: a node circuit
-that counts MLPs separates less from chance than one would like. The last column is the size from which on the curve stays
-above .5.
+A random circuit has as many heads and as many MLPs as the one found. Most keep next to nothing, single ones about half: a
+node circuit of this size separates from chance, but less than one would like. The last column is the size from which on the
+curve stays above .5.
 
 ## Induction on repeated random tokens: what zeroing a head costs
 

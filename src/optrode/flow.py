@@ -74,6 +74,7 @@ def investigate(
         NoPairs, TaskTooHard: the model does not do the task.
     """
     o = options or Options()
+    progress("test the model on the task", 0, 1)
     task, others = make_task(model, o.random_seed), make_task(model, o.random_seed + 1)
     bench = Bench(model, task)
     circuit = find(

@@ -52,6 +52,7 @@ def score(
     if method == "exact":
         scores, check = _exact(bench, nodes, ablation, progress), None
     else:
+        progress("first-order effects", 0, 1)
         scores = _first_order(bench, nodes, ablation, METHODS[method])
         check = _spot_check(bench, scores, ablation, n_spot_checks, progress)
     return Scores(
