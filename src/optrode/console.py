@@ -54,8 +54,8 @@ def _finish(bars: Progress, stages: Mapping[str, TaskID]) -> None:
 def circuit_table(found: "Findings", page: Path) -> None:
     """The circuit's strongest nodes, its proof in a sentence, and where the page is."""
     proof, circuit = found.proof, found.circuit
-    columns = ("role", f"effect ({proof.unit})", "lost without it")
-    table = Table(Column("node", min_width=_NAME_WIDTH), *columns, title=f"{circuit.task}: strongest nodes")
+    title = f"{circuit.task}: strongest nodes, effect of ablating them in {proof.unit}"
+    table = Table(Column("node", min_width=_NAME_WIDTH), "role", "effect", "faithfulness lost", title=title)
     roles = {head.node: head.role for head in circuit.heads}
     effects = {node.node: node.effect for node in circuit.scores.nodes}
     lost = {m.node: m.lost for m in proof.minimality}
@@ -67,7 +67,7 @@ def circuit_table(found: "Findings", page: Path) -> None:
         f"{circuit.size} of {circuit.n_all} nodes keep {proof.faithfulness:.2f} "
         f"[{proof.interval.low:.2f}, {proof.interval.high:.2f}] of the behaviour on {proof.n_prompts} other prompts; "
         f"the best of {len(proof.random)} random circuits of that size keeps {best:.2f}; "
-        f"without the circuit {proof.completeness:.2f} is left."
+        f"without the circuit {round(proof.completeness, 2) + 0.0:.2f} is left."
     ])  # fmt: skip
     print_lines([f"Report: {page}"])
 
