@@ -93,7 +93,8 @@ def circuit_rows(model: op.Model) -> list[list[str]]:
         proof = op.prove(model, op.tasks.ioi(model, n=16, random_seed=seed + 1), circuit)
         share = f"{proof.faithfulness:.2f} [{proof.interval.low:.2f}, {proof.interval.high:.2f}]"
         random = [f"{max(proof.random):.2f}", f"{np.mean(proof.random):.2f}"]
-        rows.append([str(seed), str(circuit.size), share, *random, f"{round(proof.completeness, 2) + 0.0:.2f}", str(half_size(proof))])
+        rest = f"{round(proof.completeness, 2) + 0.0:.2f}"
+        rows.append([str(seed), str(circuit.size), share, *random, rest, str(half_size(proof))])
     return rows
 
 
