@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _SHOWN = 12
 _NAME_WIDTH = 24  # a head's whole name, also in a terminal of 80 columns
 out = Console()
-err = Console(stderr=True)
 
 
 @contextmanager
@@ -31,6 +30,7 @@ def showing(*, quiet: bool = False) -> "Iterator[Callable[[str, int, int], None]
     columns = (
         TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     )  # fmt: skip
+    err = Console(stderr=True)
     with Progress(*columns, console=err, disable=quiet) as bars:
         stages: dict[str, TaskID] = {}
 
@@ -40,7 +40,12 @@ def showing(*, quiet: bool = False) -> "Iterator[Callable[[str, int, int], None]
                 stages[stage] = bars.add_task(stage, total=total)
             bars.update(stages[stage], completed=done, total=total)
 
-        yield step
+        try:
+            yield step
+        except BaseException:
+            bars.live.transient = True  # what went wrong is then all that is left to read
+            err.quiet = not err.is_terminal
+            raise
         _finish(bars, stages)
 
 

@@ -254,7 +254,7 @@ def test_find_of_a_named_task_as_json(run, folder, tmp_path):
 def test_wrong_inputs_are_one_line_and_exit_2(run, folder, tmp_path, monkeypatch, words, message):
     monkeypatch.chdir(tmp_path)
     ran = run(*(folder if word == "FOLDER" else word for word in words))
-    lines = [line for line in ran.err.splitlines() if not line.startswith("load model")]  # the progress bar
+    lines = ran.err.splitlines()
     assert ran.code == 2 and ran.out == "" and len(lines) == 1 and lines[0].startswith(f"optrode: {message}"), ran.err
     assert not list(tmp_path.iterdir())
 
