@@ -5,7 +5,7 @@
     ├── SiteError       BadName · UnknownSite · SiteUnavailable · NotRecorded
     ├── GateError       BadGate · GateShape · GateDtype · GateDevice · GateNotFinite · GateNotFired
     ├── TaskError       UnknownTask · BadPairs · NoPairs · TaskTooHard
-    └── RunError        BadFile · BadOption
+    └── RunError        BadFile · BadOption · RunBusy · BadStore · StoreFull
 """
 
 from collections.abc import Iterable, Sequence
@@ -140,6 +140,18 @@ class BadFile(RunError):
 
 class BadOption(RunError):
     code = "bad-option"
+
+
+class RunBusy(RunError):
+    code = "run-busy"
+
+
+class BadStore(RunError):
+    code = "bad-store"
+
+
+class StoreFull(RunError):
+    code = "store-full"
 
 
 class ForeignHooks(UserWarning):
