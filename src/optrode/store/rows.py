@@ -91,7 +91,8 @@ class Rows:
         for start in range(0, len(keys), _AT_ONCE):
             some = keys[start : start + _AT_ONCE]
             query = f"SELECT key, file, row FROM trials WHERE key IN ({','.join('?' * len(some))})"
-            found |= {key: (file, row) for key, file, row in self._select(query, *some)}
+            with told(self.path):
+                found |= {key: (str(file), int(row)) for key, file, row in self._select(query, *some)}
         return found
 
     def drop(self, file: str) -> int:
@@ -109,12 +110,15 @@ class Rows:
 
     def note(self, key: str, value: Any) -> None:
         """Keep something about the run, as canonical JSON."""
+        text = canonical(value)
         with self._writing() as connection:
-            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, canonical(value)))
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, text))
 
     def notes(self) -> dict[str, Any]:
         """Everything that was noted."""
-        return {key: json.loads(value) for key, value in self._select("SELECT key, value FROM meta ORDER BY key")}
+        noted = self._select("SELECT key, value FROM meta ORDER BY key")
+        with told(self.path):
+            return {key: json.loads(value) for key, value in noted}
 
     def close(self) -> None:
         """Fold the log into the one file, so that the folder can be copied and read anywhere."""
@@ -135,10 +139,10 @@ def connect(path: Path, mode: str) -> sqlite3.Connection:
 
 @contextmanager
 def told(path: Path) -> Iterator[None]:
-    """Say an SQLite error in Optrode's words."""
+    """Say an SQLite error in Optrode's words; also what Python makes of text and numbers that are damaged."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError, TypeError) as error:
         if getattr(error, "sqlite_errorcode", None) in _FULL:
             raise full(path.parent) from error
         step = "choose another --out, or delete the file: its trials are then measured again"

@@ -12,7 +12,7 @@ from optrode.errors import BadOption
 from optrode.store.disk import make_folder, refusal
 from optrode.store.lock import WriterLock
 from optrode.store.rows import FILE, Rows
-from optrode.store.tensors import FOLDER, read_chunk, sweep_chunks, write_chunk
+from optrode.store.tensors import FOLDER, Chunk, read_chunk, sweep_chunks, write_chunk
 
 _HEX: Final = frozenset("0123456789abcdef")
 _KEY_LENGTH: Final = 64
@@ -77,10 +77,10 @@ class Store:
         found: dict[str, tuple[float, ...]] = {}
         for file, rows in wanted.items():
             chunk = read_chunk(self._tensors, file)
-            if chunk is None or max(rows.values()) >= len(chunk):
+            if chunk is None or not all(chunk.has(key, row) for key, row in rows.items()):
                 self.n_torn += self._rows.drop(file)
             else:
-                found |= {key: tuple(chunk[row].tolist()) for key, row in rows.items()}
+                found |= {key: tuple(chunk.values[row].tolist()) for key, row in rows.items()}
         return {key: found[key] for key in keys if key in found}
 
     def commit(self, values: Mapping[str, Sequence[float]]) -> None:
@@ -94,12 +94,12 @@ class Store:
         """
         if not values:
             return
-        keys, chunk = tuple(values), _array(values)
+        chunk = _chunk(values)
         try:
             file = write_chunk(self._tensors, chunk)
         except OSError as error:
             raise refusal(self.folder, error) from error
-        self._rows.add(file, keys)
+        self._rows.add(file, chunk.keys)
 
     def note(self, key: str, value: Any) -> None:
         """Keep something about the run: a record, or what JSON can hold. Replaces what was noted under that key.
@@ -134,8 +134,7 @@ class Store:
         self.close()
 
 
-def _array(values: Mapping[str, Sequence[float]]) -> np.ndarray:
-    """[trial][prompt], float64."""
+def _chunk(values: Mapping[str, Sequence[float]]) -> Chunk:
     step = "commit a mapping from each trial's content hash to one value per prompt"
     for key in values:
         if len(key) != _KEY_LENGTH or not _HEX.issuperset(key):
@@ -144,4 +143,4 @@ def _array(values: Mapping[str, Sequence[float]]) -> np.ndarray:
     if len(lengths) > 1 or not lengths[0]:
         found = f"its trials have {', '.join(map(str, lengths))} values"
         raise BadOption(f"commit of {len(values)} trials", found, next_step=step)
-    return np.array([tuple(row) for row in values.values()], dtype=np.float64)
+    return Chunk(tuple(values), np.array([tuple(row) for row in values.values()], dtype=np.float64))
