@@ -216,6 +216,38 @@ def report(folder: Path, *, out: Path | None = None) -> None:
 
 
 @app.command
+def runs(root: Path = Path("runs"), *, as_json: AsJson = False) -> None:
+    """List run folders: what is in each, and how far it is.
+
+    Parameters
+    ----------
+    root: Folder to look below.
+    """
+    from optrode.console import run_table
+    from optrode.store.listing import list_runs
+
+    found = list_runs(root)
+    return _print_json(found) if as_json else run_table(found)
+
+
+@app.command
+def export(folder: Path, *, to: Path) -> None:
+    """Write the grids of a run folder as one table, a row per cell and prompt; needs no model.
+
+    Parameters
+    ----------
+    folder: A folder that `optrode find` or `optrode sweep` wrote.
+    to: File to write: .csv, or .parquet (needs the extra "parquet").
+    """
+    from optrode.console import print_lines
+    from optrode.reports.export import export as write_table
+    from optrode.reports.folder import read_run
+
+    n_rows = write_table(read_run(folder), to)
+    print_lines([f"{to}: {n_rows} rows"])
+
+
+@app.command
 def tasks(*, as_json: AsJson = False) -> None:
     """List the tasks that come with Optrode."""
     from optrode.console import name_table

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column, Table
@@ -17,9 +18,11 @@ if TYPE_CHECKING:
     from optrode.gate.check import Check
     from optrode.model.model import Model
     from optrode.site.recording import Recording
+    from optrode.store.listing import Run
     from optrode.trial.grid import Grid
 
 _SHOWN = 12
+_RUN_WIDTHS = {"run": 9, "holds": 11, "task": 5, "model": 7, "trials": 6, "state": 11, "date": 10, "size": 8}
 _NAME_WIDTH = 24  # a head's whole name, also in a terminal of 80 columns
 out = Console()
 
@@ -115,6 +118,21 @@ def recording_table(found: "Recording", path: Path) -> None:
         table.add_row(escape(name), "×".join(map(str, value.shape)))
     if len(found) > _SHOWN:
         table.add_row(f"... and {len(found) - _SHOWN} more", "")
+    out.print(table)
+
+
+def run_table(runs: "Iterable[Run]") -> None:
+    """One row per run folder."""
+    kept = ("state", "date", "size")
+    columns = (Column(n, overflow="fold", no_wrap=n in kept, min_width=width) for n, width in _RUN_WIDTHS.items())
+    table = Table(*columns, box=None, padding=(0, 1, 0, 0))  # borders would cost 80 columns too much
+    for run in runs:
+        holds = " + ".join(run.holds) or run.title
+        of = "" if run.n_trials is None else f" of {run.n_trials}"
+        trials = "" if run.n_done is None else f"{run.n_done}{of}"
+        state = run.state if run.pid is None else f"{run.state}\n(pid {run.pid})"
+        shown = (run.name, holds, run.task, Path(run.model).name, trials, state, run.date[:10], decimal(run.n_bytes))
+        table.add_row(*map(escape, shown))
     out.print(table)
 
 

@@ -92,7 +92,7 @@ class Rows:
             some = keys[start : start + _AT_ONCE]
             query = f"SELECT key, file, row FROM trials WHERE key IN ({','.join('?' * len(some))})"
             with told(self.path):
-                found |= {key: (str(file), int(row)) for key, file, row in self._select(query, *some)}
+                found |= {str(key): (str(file), int(row)) for key, file, row in self._select(query, *some)}
         return found
 
     def drop(self, file: str) -> int:
@@ -102,7 +102,7 @@ class Rows:
 
     def files(self) -> set[str]:
         """Every tensor file that a row points to."""
-        return {file for (file,) in self._select("SELECT DISTINCT file FROM trials")}
+        return {str(file) for (file,) in self._select("SELECT DISTINCT file FROM trials")}
 
     def __len__(self) -> int:
         counted = self._select("SELECT count(*) FROM trials")
@@ -118,7 +118,7 @@ class Rows:
         """Everything that was noted."""
         noted = self._select("SELECT key, value FROM meta ORDER BY key")
         with told(self.path):
-            return {key: json.loads(value) for key, value in noted}
+            return {str(key): json.loads(value) for key, value in noted}
 
     def close(self) -> None:
         """Fold the log into the one file, so that the folder can be copied and read anywhere."""
