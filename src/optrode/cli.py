@@ -94,8 +94,9 @@ def find(
     options = Options(s.method, s.ablation, s.size, s.target, s.grid, random_seed=chosen.seed)
     with showing(quiet=as_json) as progress:
         progress("load model", 0, 1)
-        found = investigate(load(model), make_task, options, progress)
-    page = found.save(out or Path("runs") / chosen.name)
+        folder = out or Path("runs") / chosen.name
+        found = investigate(load(model), make_task, options, progress, out=folder)
+    page = found.save(folder)
     if as_json:
         _print_json({"report": str(page), "circuit": found.circuit, "proof": found.proof})
     else:
@@ -105,8 +106,8 @@ def find(
 @app.command
 def sweep(
     *, model: ModelName = "smollm2", prompts: Prompts | None = None, site: str = "blocks.*.resid_pre",
-    gate: str = "patch", each: tuple[str, ...] = ("layer", "pos"), metric: str | None = None, out: Out = None,
-    as_json: AsJson = False,
+    gate: str = "patch", each: tuple[str, ...] = ("layer", "pos"), doses: tuple[float, ...] = (),
+    metric: str | None = None, memory_gib: float | None = None, out: Out = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Gate one cell after another of a grid, and measure the task's metric.
 
@@ -115,7 +116,9 @@ def sweep(
     site: Pattern of the sites to gate, e.g. "blocks.*.attn.z".
     gate: "patch" (clean values into the corrupt run), "resample", "mean" or "zero" (ablations of the clean run).
     each: Axes of the grid: layer, head, pos or feature; give the option once per axis.
-    metric: Another metric than the task's.
+    doses: A further axis: strengths of the gate; give the option once per dose.
+    metric: Another metric than the task's: logit_gap, prob_gap, logprob, kl or accuracy.
+    memory_gib: What recordings and runs may take; by default half of what is free.
     """
     from optrode.console import grid_table, showing
     from optrode.gate.kinds import KINDS
@@ -131,7 +134,10 @@ def sweep(
         progress("load model", 0, 1)
         loaded = load(model)
         task = _task_maker(chosen)(loaded, chosen.seed)
-        grid = run_sweep(loaded, task, KINDS[gate](site, each=each), metric=metric, progress=progress)
+        grid = run_sweep(
+            loaded, task, KINDS[gate](site, each=each), metric=metric, doses=doses, memory_gib=memory_gib, out=out,
+            progress=progress,
+        )  # fmt: skip
     if out:
         write_run(out, {"task": task, "grid": grid})
         report(task, grid).save(out / "report.html")
@@ -314,7 +320,7 @@ def main() -> None:
         sys.stderr.write(f"optrode: {error}\n")
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.stderr.write("optrode: stopped. No file was left half-written; run the command again to start over.\n")
+        sys.stderr.write("optrode: stopped. With --out, what is finished is kept: the same command goes on from there.\n")
         sys.exit(130)
 
 

@@ -88,7 +88,10 @@ def grid_table(grid: "Grid", folder: Path | None) -> None:
     for ix in sorted(range(len(effects)), key=lambda i: -abs(effects[i]))[:_SHOWN]:
         table.add_row(escape(grid.sites[ix]), f"{effects[ix]:+.3f}", f"{shares[ix]:+.2f}")
     out.print(table)
-    out.print(f"{len(effects)} cells, {sum(grid.is_null)} of them null, in {grid.provenance.time_s:.1f} s")
+    out.print(f"{len(effects)} cells in {grid.provenance.time_s:.1f} s; {grid.work}")
+    out.print(f"memory: {grid.work.memory_gib:.2g} GiB at most, by estimate")
+    for reason, n in (grid.work.plainly or {}).items():
+        out.print(f"{n} cells were not packed: {reason}")
     if folder:
         print_lines([f"Report: {folder / 'report.html'}"])
 

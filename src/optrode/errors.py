@@ -158,6 +158,10 @@ class ForeignHooks(UserWarning):
     """The module carries forward hooks that Optrode did not place. They stay, and run before ours."""
 
 
+class NotPacked(UserWarning):
+    """A model's trials cannot share passes; they start at their first gated layer, or run in full."""
+
+
 class CacheRebuilt(UserWarning):
     """A cached model was incomplete or changed on disk and was made again."""
 

@@ -12,7 +12,9 @@ from optrode.gate.kinds import patch, zero
 from optrode.model.model import Model
 from optrode.reports.folder import write_run
 from optrode.reports.page import Page, report
+from optrode.store.store import Store
 from optrode.trial.grid import Grid
+from optrode.trial.kept import keeping
 from optrode.trial.prompts import Task
 from optrode.trial.run import Bench, Progress, no_progress
 from optrode.trial.sweep import sweep
@@ -66,26 +68,37 @@ class Findings:
 
 
 def investigate(
-    model: Model, make_task: MakeTask, options: Options | None = None, progress: Progress = no_progress
-) -> Findings:
+    model: Model, make_task: MakeTask, options: Options | None = None, progress: Progress = no_progress,
+    out: str | Path | None = None,
+) -> Findings:  # fmt: skip
     """Find the circuit of a task, prove it on other prompts, and look at what its heads do.
+
+    Args:
+        out: a run folder that keeps every finished trial, so that the same call goes on where it was broken off.
 
     Raises:
         NoPairs, TaskTooHard: the model does not do the task.
+        RunBusy, BadStore, StoreFull: from the run folder.
     """
     o = options or Options()
+    with keeping(out, model, title="circuit") as store:
+        return _investigate(model, make_task, o, progress, store)
+
+
+def _investigate(model: Model, make_task: MakeTask, o: Options, progress: Progress, store: Store | None) -> Findings:
     progress("test the model on the task", 0, 1)
     task, others = make_task(model, o.random_seed), make_task(model, o.random_seed + 1)
-    bench = Bench(model, task)
+    bench, bench_of_others = Bench(model, task, store=store), Bench(model, others, store=store)
     circuit = find(
         model, task, method=o.method, ablation=o.ablation, size=o.size, target=o.target, progress=progress, bench=bench
     )
-    proof = prove(model, others, circuit, progress=progress)
+    proof = prove(model, others, circuit, progress=progress, bench=bench_of_others)
     few = task.take(o.n_grid)
+    of_few = Bench(model, few, store=store)
     grid = head_grid = scores = None
     if o.with_grid and "repeat" in task.pairs[0].marks:
-        head_grid = sweep(model, few, zero("blocks.*.attn.z", each=("layer", "head")), progress=progress)
+        head_grid = sweep(model, few, zero("blocks.*.attn.z", each=("layer", "head")), progress=progress, bench=of_few)
         scores = head_scores(model, task, bench=bench)
     elif o.with_grid and task.length:
-        grid = sweep(model, few, patch("blocks.*.resid_pre", each=("layer", "pos")), progress=progress)
+        grid = sweep(model, few, patch("blocks.*.resid_pre", each=("layer", "pos")), progress=progress, bench=of_few)
     return Findings(task, circuit, proof, grid, head_grid, scores)

@@ -14,8 +14,10 @@ from optrode import errors
 from optrode.errors import OptrodeError, nearest
 from optrode.model import embedded
 from optrode.model.tiny import tiny
+from optrode.store.store import Store
 from optrode.tasks import find_task
 from optrode.tasks.files import read_pairs
+from optrode.trial.prompts import Pair, Task
 from tests.messages.conftest import PROMPT
 
 ROOT = Path(__file__).parents[2]
@@ -55,6 +57,24 @@ def unequal_pair(path):
     return path
 
 
+def damaged_store(path):
+    (path / "trials.sqlite").write_text("not a database " * 99)
+    Store(path)
+
+
+def full_store(path):
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    with Store(path) as store, pytest.MonkeyPatch.context() as patched:
+        patched.setattr("os.fsync", full)
+        store.commit({"0" * 64: (1.0,)})
+
+
+def a_task():
+    return Task("toy", "A toy.", "logit_gap", (Pair((1, 2, 3), (1, 4, 3), (5,), (6,)),))
+
+
 EVERY = {
     "UnknownModel": lambda model, path: op.load("smolm2"),
     "UnsupportedArchitecture": lambda model, path: tiny("lama"),
@@ -77,6 +97,10 @@ EVERY = {
     "TaskTooHard": lambda model, path: op.tasks.capitals(model, 4, require_accuracy=1.0),
     "BadFile": lambda model, path: read_pairs(model, path / "nothing.jsonl"),
     "BadOption": lambda model, path: op.find(model, op.tasks.ioi(model, n=2, require_accuracy=0.0), method="magic"),
+    "RunBusy": lambda model, path: (Store(path), Store(path)),
+    "BadStore": lambda model, path: damaged_store(path),
+    "StoreFull": lambda model, path: full_store(path),
+    "NotPacked": lambda model, path: op.sweep(op.load(tiny("bloom")), a_task(), op.zero("blocks.*.mlp_out", each="layer")),
     "ForeignHooks": lambda model, path: hooked(),
     "CacheRebuilt": lambda model, path: broken_cache(path),
 }

@@ -166,7 +166,8 @@ def test_sweep(run, folder, pairs, tmp_path):
     written = read_run(tmp_path / "run")
     grid = written["grid"]
     assert isinstance(grid, Grid) and isinstance(written["task"], Task) and grid.shape == (3, 14)
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["grid.json", "report.html", "task.json"]
+    names = [".lock", "grid.json", "report.html", "task.json", "tensors", "trials.sqlite"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == names
     printed = run(*words, "--json").json()
     assert printed["values"] == [list(cell) for cell in grid.values]
 
@@ -190,7 +191,9 @@ def found(folder, pairs, tmp_path_factory):
 
 def test_find_writes_records_and_page(found):
     out, ran = found
-    assert sorted(path.name for path in out.iterdir()) == ["circuit.json", "proof.json", "report.html", "task.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        ".lock", "circuit.json", "proof.json", "report.html", "task.json", "tensors", "trials.sqlite"
+    ]  # fmt: skip
     written = read_run(out)
     circuit, proof = written["circuit"], written["proof"]
     assert isinstance(circuit, Circuit) and isinstance(proof, Proof) and circuit.size == proof.size == 5
@@ -303,11 +306,11 @@ def test_ctrl_c_in_a_process_of_its_own(tmp_path):
 def test_ctrl_c_leaves_no_file_and_no_hook(run, folder, pairs, tmp_path, monkeypatch):
     held = []
 
-    def interrupted(bench, trial):
+    def interrupted(bench, *args):
         held.append(bench.model.module)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("optrode.trial.run.Bench.run", interrupted)
+    monkeypatch.setattr("optrode.trial.run.Bench.plan", interrupted)
     ran = run("sweep", "-m", folder, "--pairs", pairs, "--require-accuracy", "0", "--out", tmp_path / "run")
     assert ran.code == 130 and "Traceback" not in ran.err
     assert held and not any(m._forward_hooks or m._forward_pre_hooks for m in held[0].modules())

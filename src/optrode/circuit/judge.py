@@ -23,9 +23,12 @@ SIZES: Final = (1, 2, 3, 5, 8, 12, 16, 20, 25, 30, 40, 50, 65, 80, 100, 130, 160
 
 def metric_of(bench: Bench, nodes: Sequence[str], outside: Sequence[str], ablation: str) -> Values:
     """[prompt] metric in the clean run with every one of `outside` that is not among `nodes` ablated."""
+    return bench.run(_trial(bench, nodes, outside, ablation))
+
+
+def _trial(bench: Bench, nodes: Sequence[str], outside: Sequence[str], ablation: str) -> Trial:
     kept = set(nodes)
-    gates = ablate([node for node in outside if node not in kept], ablation)
-    return bench.run(Trial(gates, "clean", bench.metric.name))
+    return Trial(ablate([node for node in outside if node not in kept], ablation), "clean", bench.metric.name)
 
 
 def prove(
@@ -98,10 +101,16 @@ class _Court:
             )  # fmt: skip
 
     def measure(self, nodes: Sequence[str]) -> Values:
-        values = metric_of(self.bench, nodes, self.all_nodes, self.ablation)
-        self.step += 1
-        self.progress("proof", min(self.step, self.n_steps), self.n_steps)
-        return values
+        return self.measure_all([nodes])[0]
+
+    def measure_all(self, circuits: Sequence[Sequence[str]]) -> list[Values]:
+        trials = [_trial(self.bench, nodes, self.all_nodes, self.ablation) for nodes in circuits]
+        before, self.step = self.step, self.step + len(trials)
+
+        def step(stage: str, done: int, total: int) -> None:
+            self.progress("proof", min(before + done, self.n_steps), self.n_steps)
+
+        return self.bench.run_many(trials, step)
 
     def share(self, values: Values) -> float:
         return ratio(values, self.empty, self.full)
@@ -110,8 +119,11 @@ class _Court:
         return ratio_interval(values, self.empty, self.full, self.drawn)
 
     def curve(self) -> tuple[CurvePoint, ...]:
-        measured = [(size, self.measure(self.ranked[:size])) for size in self.sizes]
-        return tuple(CurvePoint(size, self.share(values), self.interval(values)) for size, values in measured)
+        measured = self.measure_all([self.ranked[:size] for size in self.sizes])
+        return tuple(
+            CurvePoint(size, self.share(values), self.interval(values))
+            for size, values in zip(self.sizes, measured, strict=True)
+        )
 
     def random_circuits(self, n: int) -> tuple[float, ...]:
         rng = random.Random(self.bench.task.random_seed)
@@ -119,12 +131,13 @@ class _Court:
         mlps = [node for node in self.all_nodes if not is_head(node)]
         n_heads = sum(map(is_head, self.circuit.nodes))
         n_mlps = self.circuit.size - n_heads
-        return tuple(self.share(self.measure(rng.sample(heads, n_heads) + rng.sample(mlps, n_mlps))) for _ in range(n))
+        drawn = [rng.sample(heads, n_heads) + rng.sample(mlps, n_mlps) for _ in range(n)]
+        return tuple(map(self.share, self.measure_all(drawn)))
 
     def minimality(self, inside: Values, n: int) -> tuple[Minimality, ...]:
-        found = []
-        for node in self.circuit.nodes[:n]:
-            without = self.measure([other for other in self.circuit.nodes if other != node])
+        found, nodes = [], self.circuit.nodes
+        missing = self.measure_all([[other for other in nodes if other != node] for node in nodes[:n]])
+        for node, without in zip(nodes[:n], missing, strict=True):
             lost = tuple(i - w for i, w in zip(inside, without, strict=True))
             above_empty = tuple(drop + e for drop, e in zip(lost, self.empty, strict=True))
             found.append(Minimality(node, self.share(above_empty), self.interval(above_empty)))

@@ -48,7 +48,6 @@ def score(
     bench = bench or Bench(model, task)
     passes = bench.worlds.n_passes
     nodes = all_nodes(model)
-    bench.worlds.remember(ablate(nodes, ablation), "clean")
     if method == "exact":
         scores, check = _exact(bench, nodes, ablation, progress), None
     else:
@@ -65,20 +64,22 @@ def score(
     )  # fmt: skip
 
 
-def exact_effect(bench: Bench, node: str, ablation: str) -> tuple[float, ...]:
-    """[prompt] metric with one node ablated in the clean run, minus the metric without."""
-    gated = bench.run(Trial(ablate([node], ablation), "clean", bench.metric.name))
-    return tuple(g - b for g, b in zip(gated, bench.base("clean"), strict=True))
+def exact_effects(
+    bench: Bench, nodes: Sequence[str], ablation: str, progress: Progress = no_progress, stage: str = "exact effects"
+) -> list[tuple[float, ...]]:
+    """[node][prompt] metric with that one node ablated in the clean run, minus the metric without."""
+    trials = [Trial(ablate([node], ablation), "clean", bench.metric.name) for node in nodes]
+    gated = bench.run_many(trials, progress, stage)
+    return [tuple(g - b for g, b in zip(values, bench.base("clean"), strict=True)) for values in gated]
 
 
 def _exact(bench: Bench, nodes: Sequence[str], ablation: str, progress: Progress) -> tuple[NodeScore, ...]:
     drawn = draws(len(bench.task), bench.task.random_seed)
-    scores = []
-    for ix, node in enumerate(nodes):
-        effect = exact_effect(bench, node, ablation)
-        scores.append(NodeScore(node, float(np.mean(effect)), mean_interval(effect, drawn), effect))
-        progress("exact effects", ix + 1, len(nodes))
-    return tuple(scores)
+    effects = exact_effects(bench, nodes, ablation, progress)
+    return tuple(
+        NodeScore(node, float(np.mean(effect)), mean_interval(effect, drawn), effect)
+        for node, effect in zip(nodes, effects, strict=True)
+    )
 
 
 def _first_order(bench: Bench, nodes: Sequence[str], ablation: str, n_steps: int) -> tuple[NodeScore, ...]:
@@ -102,10 +103,8 @@ def _spot_check(
     ranked = sorted(scores, key=lambda s: -abs(s.effect))
     rest = ranked[n:]
     chosen = ranked[:n] + random.Random(bench.task.random_seed).sample(rest, min(n, len(rest)))
-    exact = []
-    for ix, one in enumerate(chosen):
-        exact.append(float(np.mean(exact_effect(bench, one.node, ablation))))
-        progress("spot checks", ix + 1, len(chosen))
+    effects = exact_effects(bench, [one.node for one in chosen], ablation, progress, "spot checks")
+    exact = [float(np.mean(effect)) for effect in effects]
     approximate = tuple(one.effect for one in chosen)
     return SpotCheck(
         nodes=tuple(one.node for one in chosen), is_top=tuple(ix < n for ix in range(len(chosen))),

@@ -1,6 +1,6 @@
 """The actuators: what a gate drives a site towards, f(h)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -53,7 +53,7 @@ class Patch(Actuator):
     def target(self, h: Tensor, site: Site, moment: Moment) -> Tensor:
         if isinstance(self.source, Recording):
             return _from_recording(self.source[site.name.whole], h, site, moment)
-        return _broadcast(_tensor_of(self.source, site), h, site)
+        return _broadcast(_tensor_of(self.source, site), h, site, moment)
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,13 +80,13 @@ class Mean(Actuator):
 
     def target(self, h: Tensor, site: Site, moment: Moment) -> Tensor:
         if not isinstance(self.source, Recording):
-            return _broadcast(_tensor_of(self.source, site), h, site)
+            return _broadcast(_tensor_of(self.source, site), h, site, moment)
         held = self.source[site.name.whole]
         axes = site.axes(held.dim())
         mean = _row_mean(held, self.source.lengths, axes, self.over)
         if POS in axes and mean.shape[axes.index(POS)] > 1:
-            return _from_recording(mean.expand(h.shape[0], *mean.shape[1:]), h, site, moment)
-        return _broadcast(mean.squeeze(1) if mean.dim() > h.dim() else mean, h, site)
+            return _from_recording(mean.expand(h.shape[0], *mean.shape[1:]), h, site, replace(moment, rows=None))
+        return _broadcast(mean.squeeze(1) if mean.dim() > h.dim() else mean, h, site, moment)
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +110,9 @@ class Clamp(Actuator):
     def target(self, h: Tensor, site: Site, moment: Moment) -> Tensor:
         if self.value is None:
             return h.clamp(self.low, self.high)
-        return _broadcast(self.value, h, site) if isinstance(self.value, Tensor) else torch.full_like(h, self.value)
+        if isinstance(self.value, Tensor):
+            return _broadcast(self.value, h, site, moment)
+        return torch.full_like(h, self.value)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +130,7 @@ class Add(Actuator):
         return (self.vector,)
 
     def target(self, h: Tensor, site: Site, moment: Moment) -> Tensor:
-        return h + _broadcast(self.vector, h, site)
+        return h + _broadcast(self.vector, h, site, moment)
 
 
 @dataclass(frozen=True)
@@ -215,11 +217,27 @@ def _print_value(value: float | Tensor) -> str:
     return f"tensor {tuple(value.shape)}" if isinstance(value, Tensor) else f"{value:g}"
 
 
-def _broadcast(value: Tensor, h: Tensor, site: Site) -> Tensor:
+def _broadcast(value: Tensor, h: Tensor, site: Site, moment: Moment) -> Tensor:
     try:
+        if moment.rows is not None:
+            value = _part(value, h, site, moment)
         return value.expand(h.shape)
     except RuntimeError:
         raise _wrong_shape(value, h, site) from None
+
+
+def _part(value: Tensor, h: Tensor, site: Site, moment: Moment) -> Tensor:
+    """The rows and positions that come by, of a value that has an entry for each row or position of the whole run."""
+    axes = site.axes(h.dim())
+    value = value.reshape((1,) * (h.dim() - value.dim()) + value.shape)
+    if moment.rows is not None and value.shape[0] > 1:
+        value = value[moment.rows]
+    at = axes.index(POS)
+    if value.shape[at] == 1:
+        return value
+    positions = moment.positions(h.shape[0], h.shape[at], h.device)
+    by_pos = value.movedim(at, 1).expand(h.shape[0], *(-1,) * (h.dim() - 1))
+    return by_pos[torch.arange(h.shape[0], device=h.device)[:, None], positions].movedim(1, at)
 
 
 def _wrong_shape(value: Tensor, h: Tensor, site: Site) -> GateShape:
@@ -234,19 +252,21 @@ def _from_recording(held: Tensor, h: Tensor, site: Site, moment: Moment) -> Tens
     """The recorded value of each row and position; h itself beyond the recording's end."""
     axes = site.axes(h.dim())
     if POS not in axes and held.dim() == h.dim() + 1:  # a recurrent cell, recorded along its calls
-        return _broadcast(held[:, moment.call_ix], h, site) if moment.call_ix < held.shape[1] else h
-    if held.shape == h.shape and (POS not in axes or _starts_at_zero(moment, h, axes)):
+        return _broadcast(held[:, moment.call_ix], h, site, moment) if moment.call_ix < held.shape[1] else h
+    is_whole = moment.rows is None
+    if is_whole and held.shape == h.shape and (POS not in axes or _starts_at_zero(moment, h, axes)):
         return held
     fits = held.dim() == h.dim() and POS in axes and all(
-        a == b for axis, a, b in zip(axes, held.shape, h.shape, strict=True) if axis not in (POS, "src")
+        a == b for axis, a, b in zip(axes, held.shape, h.shape, strict=True)
+        if axis not in (POS, "src") and (is_whole or axis != BATCH)
     )  # fmt: skip
     if not fits or held.shape[-1] != h.shape[-1]:
         raise _wrong_shape(held, h, site)
     at = axes.index(POS)
     positions = moment.positions(h.shape[0], h.shape[at], h.device)
     known = (positions >= 0) & (positions < held.shape[at])
-    rows = torch.arange(h.shape[0], device=h.device)[:, None]
-    picked = held.movedim(at, 1)[rows, positions.clamp(0, held.shape[at] - 1)].movedim(1, at)
+    rows = torch.arange(h.shape[0], device=h.device) if moment.rows is None else moment.rows
+    picked = held.movedim(at, 1)[rows[:, None], positions.clamp(0, held.shape[at] - 1)].movedim(1, at)
     shape = [1] * h.dim()
     shape[0], shape[at] = known.shape
     return torch.where(known.reshape(shape), picked, h)

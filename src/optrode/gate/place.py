@@ -35,7 +35,7 @@ def gates(model: Model, *held: Gate) -> Iterator[None]:
             raise BadGate(f"hold {gate!r}", found, next_step="make one, like op.zero(site)")
     placed = [_Placed(gate, site) for gate in held for site in select_sites(model, gate.site)]
     for one in placed:
-        _check(model, one)
+        check_value(model, one.gate, one.site)
     with tapped(model, [(one.site, one.see) for one in placed]) as clock:
         yield
         n_passes = clock.pass_ix
@@ -78,9 +78,14 @@ class _Placed:
         raise GateNotFired(f"gate {self.gate.actuator} at {self.site.name}", found, next_step=step)
 
 
-def _check(model: Model, one: _Placed) -> None:
-    asked = f"gate {one.gate.actuator} at {one.site.name}"
-    for tensor in one.gate.actuator.tensors(one.site):
+def check_value(model: Model, gate: Gate, site: Site) -> None:
+    """Check what a gate brings to a site, before anything runs.
+
+    Raises:
+        GateShape, GateDtype, GateDevice, GateNotFinite: it does not fit the site.
+    """
+    asked = f"gate {gate.actuator} at {site.name}"
+    for tensor in gate.actuator.tensors(site):
         if tensor.device != model.device:
             found = f"its value is on {tensor.device}, the model on {model.device}"
             raise GateDevice(asked, found, next_step=f'value.to("{model.device}")')
@@ -88,8 +93,8 @@ def _check(model: Model, one: _Placed) -> None:
             raise GateDtype(
                 asked, f"its value is {tensor.dtype}, the model {model.dtype}", next_step=f"value.to({model.dtype})"
             )
-        _check_finite(asked, tensor, one.site)
-        _check_width(model, asked, tensor, one.site)
+        _check_finite(asked, tensor, site)
+        _check_width(model, asked, tensor, site)
 
 
 def _check_finite(asked: str, tensor: Tensor, site: Site) -> None:

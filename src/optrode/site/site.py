@@ -39,11 +39,14 @@ class Moment:
             padding. None where positions are not known.
         prompt_len: [batch] number of prompt tokens of each row (later tokens are generated).
         call_ix: how many times this site has come by in this pass before (recurrent cells).
+        rows: [batch] which rows of the run these are, when only some of its rows and positions come by (`trial/packed.py`);
+            None when all of them do.
     """
 
     row_pos: Int[Tensor, "batch pos"] | None
     prompt_len: Int[Tensor, " batch"] | None
     call_ix: int
+    rows: Int[Tensor, " batch"] | None = None
 
     def positions(self, n_rows: int, n_pos: int, device: torch.device) -> Int[Tensor, "batch pos"]:
         """Row positions for a tensor with `n_pos` positions; counted from 0 when the pass did not say."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import prod
 
 from optrode.provenance import Provenance
+from optrode.trial.work import Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Grid:
         source: [prompt] metric in the world that values were patched from; None for zero and mean ablation.
         is_null: [cell] whether the gate changed nothing (bitwise), so that the cell has the base value without a run.
         provenance: where the numbers came from.
+        work: how much was computed, and how much was spared.
     """
 
     title: str
@@ -43,6 +45,7 @@ class Grid:
     source: tuple[float, ...] | None
     is_null: tuple[bool, ...]
     provenance: Provenance
+    work: Work = Work()
 
     @property
     def shape(self) -> tuple[int, ...]:

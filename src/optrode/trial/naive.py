@@ -5,7 +5,7 @@ import torch
 from optrode.gate.place import gates
 from optrode.model.model import Model
 from optrode.site.recording import record
-from optrode.trial.metric import find_metric
+from optrode.trial.metric import find_metric, measure
 from optrode.trial.prompts import Task, groups_by_length
 from optrode.trial.trial import Trial
 
@@ -26,7 +26,10 @@ def run_naively(model: Model, task: Task, trial: Trial) -> tuple[float, ...]:
         worlds = {w: record(model, [list(pair.world(w)) for pair in pairs], sites) for w in named if w}
         with gates(model, *(gate.bound(worlds) for gate in trial.gates)):
             logits = model.module(**model.batch([list(p.world(trial.world)) for p in pairs]).arguments()).logits
-        read = logits[:, list(metric.positions(pairs[0]))]
-        for ix, value in zip(group, metric.function(read, pairs).tolist(), strict=True):
+        read = list(metric.positions(pairs[0]))
+        plain = None
+        if metric.against:
+            plain = model.module(**model.batch([list(p.world(metric.against)) for p in pairs]).arguments()).logits[:, read]
+        for ix, value in zip(group, measure(metric, logits[:, read], pairs, plain).tolist(), strict=True):
             values[ix] = value
     return tuple(values)

@@ -1,28 +1,46 @@
-"""The plain executor: trials one after another, sharing what costs nothing to share.
+"""The executor: many trials at once, sharing everything that is exact to share. `naive.py` is the reference.
 
-Both worlds are recorded once for all trials. A trial whose gates change nothing, checked bitwise against the recorded
-run, has the base result without a run; others start at the first position that can change (`prefix.py`). Only the
-logits that the metric reads are computed. `naive.py` is the reference for all of it.
+Each trial takes the shortest route that gives its numbers: a trial whose gates change nothing, checked bitwise against
+the recorded run, has the plain run's metric; most are packed (`packed.py`); one whose reach is unknown starts at the
+first layer with a gate, and where even that is unknown it runs in full.
 """
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import cached_property
 from typing import final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from optrode.errors import NotPacked
 from optrode.gate.gate import Gate
 from optrode.gate.place import gates
 from optrode.model.model import Model
-from optrode.trial.metric import Metric, find_metric, is_right
-from optrode.trial.prefix import Prefixes, Start, can_restart
-from optrode.trial.prompts import Task
+from optrode.store.store import Store
+from optrode.trial.ability import abilities
+from optrode.trial.blocks import starting_at
+from optrode.trial.key import bench_key, trial_key
+from optrode.trial.memory import SHARE, chunk_gib, free_gib, n_tokens_within
+from optrode.trial.metric import Metric, find_metric, is_right, measure, narrowed
+from optrode.trial.packed import Packer
+from optrode.trial.plan import Abilities, Chunk, Plan, make_plan, remember, way_of
+from optrode.trial.prompts import Pair, Task
+from optrode.trial.reach import strips_of
+from optrode.trial.tail import logits_of
 from optrode.trial.trial import Trial, World
-from optrode.trial.worlds import Worlds
+from optrode.trial.work import Tally, Work
+from optrode.trial.worlds import Worlds, read_logits
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all), called after every step."""
+
+Values = tuple[float, ...]
+Executor = Callable[["Bench", Sequence[Trial], Sequence[Chunk]], Iterator[tuple[Chunk, Sequence[Values]]]]
+"""Runs chunks anywhere, and yields each with its trials' values as it finishes."""
 
 
 def no_progress(stage: str, done: int, total: int) -> None:
@@ -35,83 +53,204 @@ class Bench:
 
     Attributes:
         worlds: what was recorded of the task's two worlds.
-        shares: start trials at the first position that can change; False runs every trial in full.
+        shares: share computation between trials; False runs every trial in full.
+        skip_null: leave out trials, and rows of trials, that change nothing.
+        memory_gib: what recordings and runs may take; None for half of what is free.
+        store: where finished trials are kept, and looked up.
+        executor: runs chunks elsewhere than in this process.
     """
 
-    def __init__(self, model: Model, task: Task, metric: str | Metric | None = None, *, shares: bool = True) -> None:
-        self.model, self.task, self.shares = model, task, shares
+    def __init__(
+        self, model: Model, task: Task, metric: str | Metric | None = None, *, shares: bool = True,
+        skip_null: bool = True, memory_gib: float | None = None, store: Store | None = None,
+        executor: Executor | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.task, self.shares, self.skip_null = model, task, shares, skip_null
+        self.memory_gib, self.store, self.executor = memory_gib, store, executor
         self.metric = find_metric(metric or task.metric)
-        self.worlds = Worlds(model, task)
-        self._prefixes = Prefixes(self.worlds)
-        self._base: dict[str, tuple[float, ...]] = {}
+        self.worlds = Worlds(model, task, self.metric.positions)
+        self.tally = Tally()
+        self._packer = Packer(self.worlds, self.tally)
+        self._base: dict[str, Values] = {}
 
-    def base(self, world: World) -> tuple[float, ...]:
+    @property
+    def work(self) -> Work:
+        """How much was computed so far."""
+        return self.tally.work
+
+    @cached_property
+    def can(self) -> Abilities:
+        """What trials on this model can share, tried out once."""
+        if not self.shares:
+            return Abilities(packs=False, restarts=False)
+        can = abilities(self._packer, self.worlds.walked or "clean")
+        if can.reason:
+            warnings.warn(f"trials on {self.model.name} are not packed: {can.reason}", NotPacked, stacklevel=2)
+        return can
+
+    @contextmanager
+    def keeping(self, store: Store | None) -> Iterator[None]:
+        """Trials are kept in this store inside the context; None leaves things as they are."""
+        before, self.store = self.store, store or self.store
+        try:
+            yield
+        finally:
+            self.store = before
+
+    def base(self, world: World) -> Values:
         """[prompt] metric without gates."""
         if world not in self._base:
-            trial = Trial((), world, self.metric.name)
-            self._base[world] = self._in_order([self._values(trial, g, 0) for g in range(len(self.worlds.groups))])
+            with torch.no_grad():
+                parts = [self._measured(self.worlds.logits(world, g), g) for g in range(len(self.worlds.groups))]
+            self._base[world] = self._in_order(parts)
         return self._base[world]
 
-    def run(self, trial: Trial) -> tuple[float, ...]:
+    def run(self, trial: Trial) -> Values:
         """[prompt] metric of a trial."""
-        if not trial.gates:
-            return self.base(trial.world)
-        self.worlds.remember(trial.gates)
-        starts = self.starts(trial)
-        if all(start.position is None for start in starts):
-            return self.base(trial.world)
-        late = [Trial(start.gates, trial.world, trial.metric) for start in starts]
-        parts = [self._values(t, g, start.position or 0) for g, (t, start) in enumerate(zip(late, starts, strict=True))]
-        return self._in_order(parts)
+        return self.run_many([trial])[0]
 
-    def starts(self, trial: Trial) -> list[Start]:
-        """[group] where the trial may start."""
-        groups = range(len(self.worlds.groups))
-        if not self.shares:
-            return [Start(0, trial.gates) for _ in groups]
-        return [self._prefixes.start(trial, g, min(self._positions(g))) for g in groups]
+    def run_many(self, trials: Sequence[Trial], progress: Progress = no_progress, stage: str = "trials") -> list[Values]:
+        """[trial][prompt] metrics of trials.
+
+        Raises:
+            Everything that `gates` raises.
+        """
+        found = dict(self.each(trials, self.plan(trials), progress, stage))
+        return [found[ix] for ix in range(len(trials))]
+
+    def plan(self, trials: Sequence[Trial]) -> Plan:
+        """Which way each trial takes.
+
+        Raises:
+            BadOption: the memory allowed is too little.
+        """
+        budget = self.memory_gib or SHARE * free_gib(self.model)
+        held = remember(self.worlds, trials, budget, shares=self.shares)
+        columns, _ = self._narrow
+        n_columns = len(columns) if columns else int(self.worlds.logits(trials[0].world, 0).shape[-1]) if trials else 0
+        ways = [way_of(self.worlds, trial, self.can, self.skip_null) for trial in trials]
+        n_tokens = n_tokens_within(self.worlds, budget, held, [way.n_tokens for way in ways], n_columns)
+        plan = make_plan(trials, ways, self._settled(n_tokens))
+        self.tally.needs(held + chunk_gib(self.worlds, n_tokens, n_columns))
+        self._count(trials, plan)
+        return plan
+
+    def _settled(self, n_tokens: int) -> int:
+        """The chunk size that a run began with, so that it goes on with the same chunks."""
+        if self.store is None:
+            return n_tokens
+        n_tokens = min(n_tokens, self.store.noted("n_tokens") or n_tokens)
+        self.store.note("n_tokens", n_tokens)
+        return n_tokens
+
+    def _count(self, trials: Sequence[Trial], plan: Plan) -> None:
+        n_tokens = sum(len(rows) * self.worlds.length(group) for group, rows in enumerate(self.worlds.groups))
+        plain = len(trials) * n_tokens * self.model.table.n_layers
+        self.tally.add(n_trials=len(trials), plain_token_layers=plain, n_null=len(plan.null))
+        for chunk in plan.chunks:
+            if chunk.reason:
+                self.tally.plainly(chunk.reason, len(chunk.trials))
+
+    def each(
+        self, trials: Sequence[Trial], plan: Plan, progress: Progress = no_progress, stage: str = "trials"
+    ) -> Iterator[tuple[int, Values]]:
+        """Every trial's index and values, as chunks finish; those that the store has come first."""
+        keys = self._keys(trials)
+        held = self.store.read(keys) if self.store else {}
+        null = {ix: self.base(trials[ix].world) for ix in plan.null}
+        self._keep({keys[ix]: values for ix, values in null.items() if keys[ix] not in held} if keys else {})
+        ready = {ix: held[key] for ix, key in enumerate(keys) if key in held} | null
+        yield from ready.items()
+        progress(stage, done := len(ready), len(trials))
+        todo = [replace(chunk, trials=tuple(ix for ix in chunk.trials if ix not in ready)) for chunk in plan.chunks]
+        for chunk, found in (self.executor or _here)(self, trials, [chunk for chunk in todo if chunk.trials]):
+            self._keep({keys[ix]: values for ix, values in zip(chunk.trials, found, strict=True)} if keys else {})
+            yield from zip(chunk.trials, found, strict=True)
+            progress(stage, done := done + len(chunk.trials), len(trials))
+
+    def _keys(self, trials: Sequence[Trial]) -> list[str]:
+        """[trial] key in the store; none without one."""
+        return [trial_key(self._key, trial) for trial in trials] if self.store else []
+
+    @cached_property
+    def _key(self) -> str:
+        return bench_key(self.model, self.task, self.metric)
+
+    def _keep(self, values: Mapping[str, Values]) -> None:
+        if self.store and values:
+            self.store.commit(values)
+
+    def run_chunk(self, chunk: Chunk, trials: Sequence[Trial]) -> list[Values]:
+        """[trial][prompt] metrics of one chunk's trials."""
+        if chunk.route == "packed":
+            return self._run_packed(trials)
+        layer = chunk.layer if chunk.route == "by layer" else 0
+        return [self._run_alone(trial, layer) for trial in trials]
 
     def accuracy(self, world: World) -> float:
         """Share of prompts on which the model does the task."""
-        trial = Trial((), world, self.metric.name)
         groups = range(len(self.worlds.groups))
-        with torch.no_grad():
-            right = [ok for g in groups for ok in is_right(self.read(trial, g), self.worlds.pairs(g))]
+        right = [ok for g in groups for ok in is_right(self.worlds.logits(world, g), self.worlds.pairs(g))]
         return sum(right) / len(right)
 
-    def read(self, trial: Trial, group: int, start: int = 0) -> Float[Tensor, "batch read vocab"]:
+    def read(self, trial: Trial, group: int, layer: int = 0) -> Float[Tensor, "batch read vocab"]:
         """Logits that the metric reads, for the prompts of one group, with the trial's gates held.
 
         Args:
-            start: run from this position, on the keys and values of the run without gates.
+            layer: go on from the plain run at this block's input.
         """
         held = [self.worlds.bound(gate, group) for gate in trial.gates]
-        past = {"past_key_values": self._prefixes.cache(trial.world, group, start)} if start else {}
-        tokens = torch.tensor(self.worlds.tokens(trial.world, group), device=self.model.device)[:, start:]
-        read = torch.tensor(self._positions(group), device=self.model.device) - start
+        tokens, n_layers = self.worlds.tokens(trial.world, group), self.model.table.n_layers
         self.worlds.n_passes += 1
-        with gates(self.model, *held):
-            if not can_restart(self.worlds) or _gates_logits(trial.gates):
-                everything: Tensor = self.model.module(input_ids=tokens).logits
-                return everything[:, read]
-            kept: Tensor = self.model.module(input_ids=tokens, logits_to_keep=read, use_cache=bool(start), **past).logits
-            return kept
+        self.tally.add(token_layers=len(tokens) * len(tokens[0]) * (n_layers - layer))
+        with ExitStack() as stack:
+            if layer:
+                walk = self.worlds.walk(trial.world, group)
+                stack.enter_context(starting_at(self._packer.blocks, layer, walk.before(layer), walk))
+            stack.enter_context(gates(self.model, *held))
+            return read_logits(self.model, tokens, self.worlds.positions(group), whole=_gates_logits(trial.gates))
 
-    def _values(self, trial: Trial, group: int, start: int) -> list[float]:
+    def _run_packed(self, trials: Sequence[Trial]) -> list[Values]:
+        every = [strips_of(self.worlds, t, ix, skip_null=self.skip_null) or [] for ix, t in enumerate(trials)]
+        strips = [strip for some in every for strip in some]
+        logits = logits_of(self._packer, strips, self._packer.run(strips), self._narrow[0])
+        found = [list(self.base(trial.world)) for trial in trials]
+        for strip, read in zip(strips, logits, strict=True):
+            values = self._measured(read, strip.group, strip.rows)
+            for row, value in zip(strip.rows, values, strict=True):
+                found[strip.trial][self.worlds.groups[strip.group][row]] = value
+        return [tuple(values) for values in found]
+
+    def _run_alone(self, trial: Trial, layer: int) -> Values:
         with torch.no_grad():
-            logits = self.read(trial, group, start)
-            values: list[float] = self.metric.function(logits, self.worlds.pairs(group)).tolist()
+            return self._in_order([self._measured(self.read(trial, g, layer), g) for g in range(len(self.worlds.groups))])
+
+    @cached_property
+    def _narrow(self) -> tuple[tuple[int, ...] | None, tuple[Pair, ...]]:
+        return narrowed(self.metric, self.task.pairs)
+
+    def _measured(self, logits: Tensor, group: int, rows: Sequence[int] | None = None) -> list[float]:
+        """[row] metric of some rows of a group, from logits of all tokens or of the columns that the metric reads."""
+        columns, narrow = self._narrow
+        pairs = narrow if columns is not None and logits.shape[-1] == len(columns) else self.task.pairs
+        members = self.worlds.groups[group]
+        chosen = list(range(len(members))) if rows is None else list(rows)
+        plain = self.worlds.logits(self.metric.against, group)[chosen] if self.metric.against else None
+        values: list[float] = measure(self.metric, logits, [pairs[members[row]] for row in chosen], plain).tolist()
         return values
 
-    def _positions(self, group: int) -> tuple[int, ...]:
-        return self.metric.positions(self.worlds.pairs(group)[0])
-
-    def _in_order(self, parts: list[list[float]]) -> tuple[float, ...]:
+    def _in_order(self, parts: Sequence[Sequence[float]]) -> Values:
         values = [0.0] * len(self.task)
         for group, part in zip(self.worlds.groups, parts, strict=True):
             for ix, value in zip(group, part, strict=True):
                 values[ix] = value
         return tuple(values)
+
+
+def _here(bench: Bench, trials: Sequence[Trial], chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, Sequence[Values]]]:
+    """One chunk after another in this process."""
+    for chunk in chunks:
+        yield chunk, bench.run_chunk(chunk, [trials[ix] for ix in chunk.trials])
 
 
 def _gates_logits(held: tuple[Gate, ...]) -> bool:

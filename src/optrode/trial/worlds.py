@@ -1,33 +1,21 @@
 """The clean and the corrupt world of a task: prompts in groups of equal length, and what was recorded of their runs."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import final
+import inspect
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from typing import Any, final
 
 import torch
 from torch import Tensor
 
-from optrode.axes import POS
 from optrode.errors import NoPairs
 from optrode.gate.gate import WORLDS, Gate, apply_gate
 from optrode.model.model import Model
-from optrode.site.recording import Recording, record
+from optrode.site.recording import Recording, recording
 from optrode.site.select import select_sites
-from optrode.site.site import Moment, Site, selection
+from optrode.site.site import Moment, Site
+from optrode.trial.blocks import Walk, walking
 from optrode.trial.prompts import Pair, Task, groups_by_length
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Which positions a gate reaches in the run of one world.
-
-    Attributes:
-        first: the first position at which it changes a recorded value, or None if it changes none, bit for bit.
-        last: the last position that it selects, or None if it selects none.
-    """
-
-    first: int | None
-    last: int | None
 
 
 @final
@@ -39,13 +27,16 @@ class Worlds:
         n_passes: forward passes so far, whoever made them.
     """
 
-    def __init__(self, model: Model, task: Task) -> None:
+    def __init__(self, model: Model, task: Task, positions: Callable[[Pair], tuple[int, ...]]) -> None:
         if not task.pairs:
             raise NoPairs(f"task {task.name}", "it holds no pair", next_step="give one; find and prove take one each")
         self.model, self.task = model, task
         self.groups = groups_by_length(task.pairs)
         self.n_passes = 0
+        self._positions = positions
         self._recordings: dict[tuple[str, int], Recording] = {}
+        self._walks: dict[tuple[str, int], Walk] = {}
+        self._logits: dict[tuple[str, int], Tensor] = {}
 
     def pairs(self, group: int) -> list[Pair]:
         """The pairs of one group."""
@@ -55,18 +46,46 @@ class Worlds:
         """Token ids of one group's prompts."""
         return [list(pair.world(world)) for pair in self.pairs(group)]
 
+    def length(self, group: int) -> int:
+        """Number of tokens of each of a group's prompts."""
+        return len(self.pairs(group)[0].clean)
+
+    def positions(self, group: int) -> tuple[int, ...]:
+        """Positions whose logits the metric reads, ascending."""
+        return self._positions(self.pairs(group)[0])
+
     def remember(self, held: Iterable[Gate], world: str | None = None) -> None:
-        """Record what these gates need: the worlds that they patch from, and `world` at their sites."""
+        """Record what these gates need: the worlds that they patch from, and `world`, in which they will be held."""
         held = list(held)
         wanted = {str(site.name.whole) for gate in held for site in select_sites(self.model, gate.site)}
         for name in {gate.actuator.world for gate in held} | {world}:
-            if name is not None and wanted:
-                self._extend(name, wanted)
+            if name is not None:
+                self._extend(name, wanted, walks=name == world)
+
+    def observe(self, world: str, sites: Iterable[str], *, walks: bool) -> None:
+        """Record whole sites of a world's plain run, and how it goes through the blocks, in one pass of each group."""
+        self._extend(world, set(sites), walks=walks)
+
+    @property
+    def walked(self) -> str | None:
+        """A world whose way through the blocks is known."""
+        return next((world for world, _ in self._walks), None)
 
     def recording(self, world: str, group: int, sites: Iterable[str] = ()) -> Recording:
         """A world's recording, extended by whole sites, for one group."""
         self._extend(world, set(sites))
         return self._recordings.setdefault((world, group), Recording())
+
+    def walk(self, world: str, group: int) -> Walk:
+        """How the plain run of a world went through the blocks."""
+        self._extend(world, set(), walks=True)
+        return self._walks[world, group]
+
+    def logits(self, world: str, group: int) -> Tensor:
+        """[batch, read, vocab] logits of the plain run at the positions that the metric reads."""
+        if (world, group) not in self._logits:
+            self._visit(world, group, set(), walks=False)
+        return self._logits[world, group]
 
     def bound(self, gate: Gate, group: int) -> Gate:
         """The gate with its world, if it names one, replaced by that world's recording."""
@@ -75,44 +94,54 @@ class Worlds:
     def change(self, gate: Gate, world: str, group: int) -> Tensor:
         """f(h) - h of a gate at its one site: what it would change in a world's run."""
         (site,) = select_sites(self.model, gate.site)
-        h, new = self._gated(gate, site, world, group)
+        h, new = self.gated(gate, site, world, group)
         return torch.zeros_like(h) if new is None else new - h
 
-    def span(self, gate: Gate, world: str, group: int) -> Span:
-        """Which positions a gate reaches, over all of its sites."""
-        firsts, lasts = [], []
-        for site in select_sites(self.model, gate.site):
-            h, new = self._gated(gate, site, world, group)
-            axes = site.axes(h.dim())
-            mask = selection(site, h, self._moment(group, h), gate.scope)
-            selected = torch.ones_like(h, dtype=torch.bool) if mask is None else mask.expand(h.shape)
-            lasts += _positions(selected, axes)[-1:]
-            firsts += [] if new is None else _positions(new != h, axes)[:1]
-        return Span(min(firsts, default=None), max(lasts, default=None))
-
-    def _gated(self, gate: Gate, site: Site, world: str, group: int) -> tuple[Tensor, Tensor | None]:
-        """A recorded tensor, and the same with the gate applied as if it came by now."""
+    def gated(self, gate: Gate, site: Site, world: str, group: int) -> tuple[Tensor, Tensor | None]:
+        """A recorded tensor, and the same with the gate applied; None where the gate selects nothing."""
         h = self.recording(world, group)[site.name.whole]
-        return h, apply_gate(self.bound(gate, group), site, h, self._moment(group, h))
+        return h, apply_gate(self.bound(gate, group), site, h, self.moment(group))
 
-    def _moment(self, group: int, h: Tensor) -> Moment:
-        n_rows, n_pos = len(self.groups[group]), len(self.pairs(group)[0].clean)
-        row_pos = torch.arange(n_pos, device=h.device).expand(n_rows, n_pos)
-        return Moment(row_pos, torch.full((n_rows,), n_pos, device=h.device), 0)
+    def moment(self, group: int) -> Moment:
+        """A whole run of a group's prompts."""
+        n_rows, n_pos, device = len(self.groups[group]), self.length(group), self.model.device
+        row_pos = torch.arange(n_pos, device=device).expand(n_rows, n_pos)
+        return Moment(row_pos, torch.full((n_rows,), n_pos, device=device), 0)
 
-    def _extend(self, world: str, wanted: set[str]) -> None:
+    def _extend(self, world: str, wanted: set[str], *, walks: bool = False) -> None:
         for group in range(len(self.groups)):
-            held = self._recordings.setdefault((world, group), Recording())
-            missing = sorted(wanted - set(held.tensors))
-            if missing:
-                self.n_passes += 1
-                new = record(self.model, self.tokens(world, group), missing)
-                held.tensors.update(new.tensors)
-                held.lengths = new.lengths
+            held = self._recordings.get((world, group), Recording())
+            missing = wanted - set(held.tensors)
+            if missing or (walks and (world, group) not in self._walks):
+                self._visit(world, group, missing, walks=walks and (world, group) not in self._walks)
+
+    def _visit(self, world: str, group: int, sites: set[str], *, walks: bool) -> None:
+        """One plain run of a group: the sites, the walk, and the logits that the metric reads, in one pass."""
+        self.n_passes += 1
+        with ExitStack() as stack, torch.no_grad():
+            found = stack.enter_context(recording(self.model, sorted(sites)))
+            walk = stack.enter_context(walking(self.model)) if walks else None
+            logits = read_logits(self.model, self.tokens(world, group), self.positions(group))
+        held = self._recordings.setdefault((world, group), Recording())
+        held.tensors.update(found.tensors)
+        held.lengths = (self.length(group),) * len(self.groups[group])
+        self._logits.setdefault((world, group), logits)
+        if walk is not None:
+            self._walks[world, group] = walk
 
 
-def _positions(hit: Tensor, axes: Sequence[str]) -> list[int]:
-    """Positions with a true element, in order."""
-    at = axes.index(POS)
-    found: list[int] = hit.movedim(at, 0).flatten(1).any(1).nonzero()[:, 0].tolist()
-    return found
+def read_logits(model: Model, tokens: list[list[int]] | Tensor, positions: Iterable[int], *, whole: bool = False) -> Tensor:
+    """[batch, read, vocab] logits at these positions; no others are computed, unless the model knows no other way.
+
+    Args:
+        whole: compute all of them first, as a gate at the logits needs.
+    """
+    token_ids = torch.as_tensor(tokens, device=model.device)
+    read = torch.tensor(list(positions), device=model.device)
+    names = set(inspect.signature(model.module.forward).parameters)
+    options: dict[str, Any] = {"use_cache": False} if "use_cache" in names else {}
+    if whole or "logits_to_keep" not in names:
+        everything: Tensor = model.module(input_ids=token_ids, **options).logits
+        return everything[:, read]
+    kept: Tensor = model.module(input_ids=token_ids, logits_to_keep=read, **options).logits
+    return kept

@@ -1,0 +1,66 @@
+"""How much was computed, and how much was spared."""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, final
+
+
+@dataclass(frozen=True)
+class Work:
+    """What running trials took.
+
+    Attributes:
+        token_layers: tokens that went through a block, summed over blocks.
+        kv_token_layers: tokens of which a block computed keys and values only.
+        plain_token_layers: what running every trial in full would have taken.
+        logit_rows: positions whose logits were computed for trials.
+        n_trials: trials asked for.
+        n_null: of these, trials whose gates changed nothing, which cost nothing.
+        memory_gib: what recordings and chunks were estimated to take, at most, in GiB.
+        plainly: why trials were not packed: reason -> how many.
+    """
+
+    token_layers: int = 0
+    kv_token_layers: int = 0
+    plain_token_layers: int = 0
+    logit_rows: int = 0
+    n_trials: int = 0
+    n_null: int = 0
+    memory_gib: float = 0.0
+    plainly: dict[str, int] | None = None
+
+    @property
+    def ratio(self) -> float:
+        """How many times less was computed than plainly."""
+        return self.plain_token_layers / max(1, self.token_layers)
+
+    def __str__(self) -> str:
+        of = f"{self.token_layers} token-layers computed of {self.plain_token_layers} ({self.ratio:.1f} times less)"
+        return of + (f", {self.n_null} of {self.n_trials} trials changed nothing" if self.n_null else "")
+
+
+@final
+class Tally:
+    """Work under way."""
+
+    def __init__(self) -> None:
+        self.work = Work()
+
+    def add(self, **more: int) -> None:
+        """Add to counts."""
+        self.work = replace(self.work, **{name: getattr(self.work, name) + n for name, n in more.items()})
+
+    def plainly(self, reason: str, n: int) -> None:
+        """Note trials that could not be packed."""
+        held = self.work.plainly or {}
+        self.work = replace(self.work, plainly=held | {reason: held.get(reason, 0) + n})
+
+    def needs(self, memory_gib: float) -> None:
+        """Note an estimate of memory."""
+        self.work = replace(self.work, memory_gib=max(self.work.memory_gib, memory_gib))
+
+    def since(self, before: Work) -> Work:
+        """What was added after `before` was taken."""
+        counts: dict[str, Any] = {
+            f.name: getattr(self.work, f.name) - getattr(before, f.name) for f in fields(Work) if f.type in ("int", int)
+        }
+        return replace(self.work, **counts)
