@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test slow lint docs results clean
+.PHONY: demo test slow lint docs results bench clean
 
 demo: .venv/demo.done
 	$(BIN)/optrode find --model smollm2 --task ioi --out runs/ioi
@@ -24,6 +24,19 @@ results: .venv/dev.done
 
 docs: .venv/dev.done
 	$(BIN)/python docs/generate.py
+
+# About half an hour on a machine that does nothing else. FLAGS=--quick tries everything on a few cells, into .bench/quick.
+bench: .venv/demo.done .bench/transformer_lens/done .bench/nnsight/done .bench/pyvene/done .bench/plot/done
+	$(BIN)/python bench/run.py $(FLAGS)
+	$(BIN)/python bench/scaling.py $(FLAGS)
+	$(BIN)/python bench/page.py $(FLAGS)
+	.bench/plot/bin/python bench/plot.py $(FLAGS)
+
+# Peers cannot share an environment, with Optrode or with each other.
+.bench/%/done: bench/peers/%.txt
+	$(PYTHON) -m venv .bench/$*
+	.bench/$*/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
 
 # The page tests drive Debian's Chromium. Where it cannot be installed, they say so and OPTRODE_SKIP_PAGES=1 leaves them out.
 .PHONY: chromium

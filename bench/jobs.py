@@ -15,8 +15,11 @@ RANDOM_SEED: Final = 0
 STRIDE: Final = 11
 """Later rounds take every 11th cell. It shares no factor with 14 positions or 9 heads, so that all of them come up."""
 
-WAYS_STRIDE: Final = 29
-"""The same for trying out a peer's ways: about fifteen cells."""
+WAYS_STRIDE: Final = 41
+"""The same for trying out ways: about ten cells."""
+
+WAYS_PASSES: Final = 2
+"""Each way is tried this often, in turn with the others; its best time counts."""
 
 
 @dataclass(frozen=True, slots=True)

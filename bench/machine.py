@@ -1,5 +1,7 @@
 """What the machine is and can do: processor, memory of this process, rate of matrix products."""
 
+import ctypes
+import gc
 import os
 import platform
 import time
@@ -23,7 +25,9 @@ def describe() -> dict[str, Any]:
 
 
 def reset_peak() -> float:
-    """Forget the peak of resident memory so far; resident memory now, in MiB."""
+    """Give back what is free, and forget the peak of resident memory so far; resident memory now, in MiB."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # else a job would seem to need nothing where an earlier one left memory behind
     Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")
 

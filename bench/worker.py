@@ -4,7 +4,6 @@ A request {"job": "grid", "way": "...", "cells": [[layer, pos], ...], "repeats":
 {"setup_s", "times_s", "values": [cell][prompt], "peak_mib", "total_mib"}, or with {"error": "..."}.
 """
 
-import gc
 import json
 import os
 import platform
@@ -69,7 +68,6 @@ def _measure(contender: Any, request: dict[str, Any]) -> dict[str, Any]:
     import torch
 
     job, way, cells = request["job"], request["way"], [tuple(cell) for cell in request["cells"]]
-    gc.collect()
     before = reset_peak()
     times: list[float] = []
     values: list[list[float]] = []

@@ -16,7 +16,7 @@ class Base:
     Attributes:
         packages: packages whose versions are reported, besides torch, transformers and numpy.
         ways: job -> the library's own documented ways of doing it; the fastest is measured.
-        by_hand: job -> what a user of it could write on top of that; tried on a few cells and reported, no more.
+        by_hand: job -> what else a user could write; tried on a few cells and reported, no more.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()

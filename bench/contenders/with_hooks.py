@@ -16,7 +16,8 @@ CLONES = "hooks that keep clones"
 class Contender(Base):
     """A forward pre-hook per patch, a full forward pass per cell."""
 
-    ways: ClassVar = {"grid": (PLAIN,), "heads": (PLAIN,), "record": (REFERENCES, CLONES)}
+    ways: ClassVar = {"grid": (PLAIN,), "heads": (PLAIN,), "record": (REFERENCES,)}
+    by_hand: ClassVar = {"record": (CLONES,)}
 
     def __init__(self, prompts: Prompts) -> None:
         super().__init__(prompts)

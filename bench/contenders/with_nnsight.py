@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from contenders.base import Base, load_llama
 
 TRACE = "one trace per cell"
-BATCHED = {"4 cells per trace, as invokes": 4, "12 cells per trace, as invokes": 12}
+BATCHED = {"4 cells per trace, as invokes": 4, "8 cells per trace, as invokes": 8}
 LAST = "one trace per cell, logits_to_keep=1"
 SKIP = "one trace per cell, logits_to_keep=1, earlier blocks skipped with saved residuals"
 SAVES = "one trace with saves"

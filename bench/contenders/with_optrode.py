@@ -40,18 +40,24 @@ class Contender(Base):
         return super().values(job, result) if job == "record" else [list(cell) for cell in result.values]
 
     def more(self, job: str) -> dict[str, Any]:
-        """Counted work of the last sweep, and what one token costs in one block."""
+        """Counted work of the last sweep, and how many weights one token meets in it."""
         work = getattr(self._grid, "work", None)
         if job == "record" or work is None:
             return {}
         names = [name for name in dir(work) if not name.startswith("_")]
         counts = {name: getattr(work, name) for name in names if isinstance(getattr(work, name), int | float)}
-        return {"work": counts, "block_parameters": self._block_parameters()}
+        return {"work": counts, "weights": self._weights()}
 
-    def _block_parameters(self) -> int:
-        """Weights of one block's linear layers."""
-        block = self.model.module.model.layers[0]
-        return sum(weight.numel() for weight in block.parameters() if weight.dim() == 2)
+    def _weights(self) -> dict[str, int]:
+        """Weights of the linear layers of one block, of those of its keys and values, and of the unembedding."""
+        module = self.model.module
+        block = module.model.layers[0]
+        keys_values = (block.self_attn.k_proj, block.self_attn.v_proj)
+        return {
+            "block": sum(weight.numel() for weight in block.parameters() if weight.dim() == 2),
+            "keys_values": sum(linear.weight.numel() for linear in keys_values),
+            "unembedding": module.lm_head.weight.numel(),
+        }
 
 
 def _gate(job: str, cells: Sequence[Cell]) -> Any:
