@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from optrode.trial.grid import Grid
     from optrode.trial.metric import Metric
     from optrode.trial.prompts import Pair, Task
+    from optrode.trial.remote import on_ray
+    from optrode.trial.run import Bench
     from optrode.trial.sweep import sweep
 
 _HOMES: Final = {
@@ -51,7 +53,7 @@ _HOMES: Final = {
     "flow": ("investigate",),
     "gate.check": ("check_model",),
     "gate.gate": ("Actuator", "Gate"),
-    "gate.kinds": ("add", "affine", "clamp", "mean", "patch", "project_out", "resample", "scale", "zero"),
+    "gate.kinds": ("add", "affine", "clamp", "mean", "on_ray", "patch", "project_out", "resample", "scale", "zero"),
     "gate.place": ("gates",),
     "loading": ("load",),
     "model.adapter": ("Family", "Place", "Table", "View"),
@@ -62,14 +64,16 @@ _HOMES: Final = {
     "trial.grid": ("Grid",),
     "trial.metric": ("Metric",),
     "trial.prompts": ("Pair", "Task"),
+    "trial.remote": ("on_ray",),
+    "trial.run": ("Bench",),
     "trial.sweep": ("sweep",),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Actuator", "Circuit", "Family", "Gate", "Grid", "HeadScores", "Metric", "Model", "OptrodeError", "Page", "Pair",
+    "Actuator", "Bench", "Circuit", "Family", "Gate", "Grid", "HeadScores", "Metric", "Model", "OptrodeError", "Page", "Pair",
     "Place", "Proof", "Recording", "Scores", "SiteName", "Table", "Task", "View", "add", "affine", "check_model", "clamp",
-    "find", "gates", "head_scores", "investigate", "load", "mean", "patch", "project_out", "prove", "record", "recording",
+    "find", "gates", "head_scores", "investigate", "load", "mean", "on_ray", "patch", "project_out", "prove", "record", "recording",
     "report", "resample", "scale", "score", "show", "sweep", "tasks", "zero",
 ]  # fmt: skip
 

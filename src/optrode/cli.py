@@ -79,10 +79,41 @@ class Search:
     "Also sweep the residual stream over layers and positions."
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Where:
+    """Where and within what trials run."""
+
+    memory_gib: float | None = None
+    "What recordings and runs may take; by default half of what is free."
+
+    executor: str = "here"
+    "here (this process) or ray (Ray actors, with the extra optrode[ray])."
+
+    workers: int = 2
+    "Ray actors, each with a copy of the model."
+
+    address: str | None = None
+    'A running Ray cluster, e.g. "auto"; by default one is started for the command.'
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments for `Bench`."""
+        known = ("here", "ray")
+        if self.executor not in known:
+            asked = f"executor {self.executor!r}"
+            raise BadOption(asked, "no such executor", nearest=nearest(self.executor, known) or known)
+        if self.executor == "here":
+            return {"memory_gib": self.memory_gib}
+        from optrode.trial.remote import on_ray
+
+        return {"memory_gib": self.memory_gib, "executor": on_ray(self.workers, address=self.address)}
+
+
 @app.command
 def find(
-    *, model: ModelName = "smollm2", prompts: Prompts | None = None, search: Search | None = None, out: Out = None,
-    as_json: AsJson = False,
+    *, model: ModelName = "smollm2", prompts: Prompts | None = None, search: Search | None = None,
+    where: Where | None = None, out: Out = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Find the circuit of a task, prove it on other prompts, and write the report."""
     from optrode.console import circuit_table, showing
@@ -92,10 +123,11 @@ def find(
     chosen, s = prompts or Prompts(), search or Search()
     make_task = _task_maker(chosen)
     options = Options(s.method, s.ablation, s.size, s.target, s.grid, random_seed=chosen.seed)
+    bench_options = (where or Where()).options
     with showing(quiet=as_json) as progress:
         progress("load model", 0, 1)
         folder = out or Path("runs") / chosen.name
-        found = investigate(load(model), make_task, options, progress, out=folder)
+        found = investigate(load(model), make_task, options, progress, out=folder, **bench_options)
     page = found.save(folder)
     if as_json:
         _print_json({"report": str(page), "circuit": found.circuit, "proof": found.proof})
@@ -107,7 +139,7 @@ def find(
 def sweep(
     *, model: ModelName = "smollm2", prompts: Prompts | None = None, site: str = "blocks.*.resid_pre",
     gate: str = "patch", each: tuple[str, ...] = ("layer", "pos"), doses: tuple[float, ...] = (),
-    metric: str | None = None, memory_gib: float | None = None, out: Out = None, as_json: AsJson = False,
+    metric: str | None = None, where: Where | None = None, out: Out = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Gate one cell after another of a grid, and measure the task's metric.
 
@@ -118,15 +150,16 @@ def sweep(
     each: Axes of the grid: layer, head, pos or feature; give the option once per axis.
     doses: A further axis: strengths of the gate; give the option once per dose.
     metric: Another metric than the task's: logit_gap, prob_gap, logprob, kl or accuracy.
-    memory_gib: What recordings and runs may take; by default half of what is free.
     """
     from optrode.console import grid_table, showing
     from optrode.gate.kinds import KINDS
     from optrode.loading import load
     from optrode.reports.folder import write_run
     from optrode.reports.page import report
+    from optrode.trial.run import Bench
     from optrode.trial.sweep import sweep as run_sweep
 
+    options = (where or Where()).options
     if gate not in KINDS:
         raise BadOption(f"gate {gate!r}", "no such gate", nearest=nearest(gate, KINDS) or tuple(KINDS), next_step=GATE_STEP)
     chosen = prompts or Prompts()
@@ -135,8 +168,8 @@ def sweep(
         loaded = load(model)
         task = _task_maker(chosen)(loaded, chosen.seed)
         grid = run_sweep(
-            loaded, task, KINDS[gate](site, each=each), metric=metric, doses=doses, memory_gib=memory_gib, out=out,
-            progress=progress,
+            loaded, task, KINDS[gate](site, each=each), doses=doses, out=out, progress=progress,
+            bench=Bench(loaded, task, metric, **options),
         )  # fmt: skip
     if out:
         write_run(out, {"task": task, "grid": grid})

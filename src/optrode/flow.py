@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from optrode.circuit.circuit import Circuit, HeadScores, Proof
 from optrode.circuit.find import TARGET, find
@@ -12,7 +13,6 @@ from optrode.gate.kinds import patch, zero
 from optrode.model.model import Model
 from optrode.reports.folder import write_run
 from optrode.reports.page import Page, report
-from optrode.store.store import Store
 from optrode.trial.grid import Grid
 from optrode.trial.kept import keeping
 from optrode.trial.prompts import Task
@@ -69,12 +69,13 @@ class Findings:
 
 def investigate(
     model: Model, make_task: MakeTask, options: Options | None = None, progress: Progress = no_progress,
-    out: str | Path | None = None,
+    out: str | Path | None = None, **bench_options: Any,
 ) -> Findings:  # fmt: skip
     """Find the circuit of a task, prove it on other prompts, and look at what its heads do.
 
     Args:
         out: a run folder that keeps every finished trial, so that the same call goes on where it was broken off.
+        bench_options: of every `Bench`: memory_gib, executor.
 
     Raises:
         NoPairs, TaskTooHard: the model does not do the task.
@@ -82,19 +83,19 @@ def investigate(
     """
     o = options or Options()
     with keeping(out, model, title="circuit") as store:
-        return _investigate(model, make_task, o, progress, store)
+        return _investigate(model, make_task, o, progress, bench_options | {"store": store})
 
 
-def _investigate(model: Model, make_task: MakeTask, o: Options, progress: Progress, store: Store | None) -> Findings:
+def _investigate(model: Model, make_task: MakeTask, o: Options, progress: Progress, options: dict[str, Any]) -> Findings:
     progress("test the model on the task", 0, 1)
     task, others = make_task(model, o.random_seed), make_task(model, o.random_seed + 1)
-    bench, bench_of_others = Bench(model, task, store=store), Bench(model, others, store=store)
+    bench, bench_of_others = Bench(model, task, **options), Bench(model, others, **options)
     circuit = find(
         model, task, method=o.method, ablation=o.ablation, size=o.size, target=o.target, progress=progress, bench=bench
     )
     proof = prove(model, others, circuit, progress=progress, bench=bench_of_others)
     few = task.take(o.n_grid)
-    of_few = Bench(model, few, store=store)
+    of_few = Bench(model, few, **options)
     grid = head_grid = scores = None
     if o.with_grid and "repeat" in task.pairs[0].marks:
         head_grid = sweep(model, few, zero("blocks.*.attn.z", each=("layer", "head")), progress=progress, bench=of_few)

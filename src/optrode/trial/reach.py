@@ -26,6 +26,9 @@ from optrode.trial.worlds import Worlds, read_logits
 UNRECORDED: Final = ("attn.scores", "attn.pattern", "attn.result", "logits")
 """Sites whose recording would switch attention or cost much memory: what a gate changes there is not looked up."""
 
+N_KEPT: Final = 100_000
+"""How many gates' reach is kept, so that it is looked up once for the plan and the run."""
+
 Starts = tuple[tuple[int, int], ...]
 """((layer, first position that can differ from there on), ...), layers ascending and positions descending."""
 
@@ -111,7 +114,19 @@ def strips_of(worlds: Worlds, trial: Trial, index: int, *, skip_null: bool = Tru
 
 def _firsts(worlds: Worlds, act: Act, world: str, group: int, skip_null: bool) -> list[int | None] | None:
     """[row] the first position that a gate changes; None for all if it selects nothing."""
-    check_value(worlds.model, worlds.bound(act.gate, group), act.site)
+    key = (id(act.gate), act.site.name.layers, world, group, skip_null)
+    if key not in worlds.reached:
+        if len(worlds.reached) > N_KEPT:
+            worlds.reached.clear()
+        worlds.reached[key] = (act.gate, _look(worlds, act, world, group, skip_null))
+    return worlds.reached[key][1]
+
+
+def _look(worlds: Worlds, act: Act, world: str, group: int, skip_null: bool) -> list[int | None] | None:
+    source = (act.gate.actuator.world, str(act.site.name.whole), group)
+    if source[0] is None or source not in worlds.checked:
+        check_value(worlds.model, worlds.bound(act.gate, group), act.site)
+        worlds.checked.add(source)
     h, new = worlds.gated(act.gate, act.site, world, group)
     if new is None:
         return None

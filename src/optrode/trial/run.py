@@ -5,6 +5,7 @@ the recorded run, has the plain run's metric; most are packed (`packed.py`); one
 first layer with a gate, and where even that is unknown it runs in full.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -125,7 +126,7 @@ class Bench:
             BadOption: the memory allowed is too little.
         """
         budget = self.memory_gib or SHARE * free_gib(self.model)
-        held = remember(self.worlds, trials, budget, shares=self.shares)
+        held = self.prepare(trials, budget)
         columns, _ = self._narrow
         n_columns = len(columns) if columns else int(self.worlds.logits(trials[0].world, 0).shape[-1]) if trials else 0
         ways = [way_of(self.worlds, trial, self.can, self.skip_null) for trial in trials]
@@ -134,6 +135,14 @@ class Bench:
         self.tally.needs(held + chunk_gib(self.worlds, n_tokens, n_columns))
         self._count(trials, plan)
         return plan
+
+    def prepare(self, trials: Sequence[Trial], budget_gib: float = math.inf) -> float:
+        """Record what trials need; returns the memory it takes, in GiB.
+
+        Raises:
+            BadOption: that is more than the budget.
+        """
+        return remember(self.worlds, trials, budget_gib, shares=self.shares)
 
     def _settled(self, n_tokens: int) -> int:
         """The chunk size that a run began with, so that it goes on with the same chunks."""

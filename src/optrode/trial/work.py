@@ -1,7 +1,7 @@
 """How much was computed, and how much was spared."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Any, final
+from typing import Any, Final, final
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ class Work:
         return of + (f", {self.n_null} of {self.n_trials} trials changed nothing" if self.n_null else "")
 
 
+_COUNTS: Final = tuple(field.name for field in fields(Work) if isinstance(field.default, int))
+
+
 @final
 class Tally:
     """Work under way."""
@@ -58,9 +61,11 @@ class Tally:
         """Note an estimate of memory."""
         self.work = replace(self.work, memory_gib=max(self.work.memory_gib, memory_gib))
 
+    def take(self, more: Work) -> None:
+        """Add what was done elsewhere."""
+        self.add(**{name: getattr(more, name) for name in _COUNTS})
+
     def since(self, before: Work) -> Work:
         """What was added after `before` was taken."""
-        counts: dict[str, Any] = {
-            f.name: getattr(self.work, f.name) - getattr(before, f.name) for f in fields(Work) if f.type in ("int", int)
-        }
+        counts: dict[str, Any] = {name: getattr(self.work, name) - getattr(before, name) for name in _COUNTS}
         return replace(self.work, **counts)

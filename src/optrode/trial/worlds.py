@@ -25,6 +25,7 @@ class Worlds:
     Attributes:
         groups: indices of pairs of equal length; each group is one batch without padding.
         n_passes: forward passes so far, whoever made them.
+        reached, checked: what `reach.py` found out about gates and recorded values, to be found out once.
     """
 
     def __init__(self, model: Model, task: Task, positions: Callable[[Pair], tuple[int, ...]]) -> None:
@@ -33,6 +34,8 @@ class Worlds:
         self.model, self.task = model, task
         self.groups = groups_by_length(task.pairs)
         self.n_passes = 0
+        self.reached: dict[tuple[Any, ...], tuple[Gate, list[int | None] | None]] = {}
+        self.checked: set[tuple[str | None, str, int]] = set()
         self._positions = positions
         self._recordings: dict[tuple[str, int], Recording] = {}
         self._walks: dict[tuple[str, int], Walk] = {}
