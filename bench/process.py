@@ -54,8 +54,11 @@ class Worker:
         """Send a request and wait for the answer."""
         if self._process is None or self._process.stdin is None or "error" in self.hello:
             return {"error": self.hello["error"]}
-        self._process.stdin.write(json.dumps({"job": job, **request}) + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.dumps({"job": job, **request}) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return {"error": "its process ended"}
         return self._read()
 
     def stop(self) -> None:

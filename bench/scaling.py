@@ -136,7 +136,7 @@ def main() -> None:
     """Measure every series and write scaling.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes once; writes to .bench/quick")
-    quick = parser.parse_args().quick
+    quick = parser.parse_known_args()[0].quick  # other flags are those of run.py
     folder = HERE.parent / (".bench/quick" if quick else "docs")
     folder.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()

@@ -1,7 +1,7 @@
 """One contender in a process of its own: loads the model once, then answers requests, one JSON object a line.
 
 A request {"job": "grid", "way": "...", "cells": [[layer, pos], ...], "repeats": 1} is answered with
-{"setup_s", "times_s", "values": [cell][prompt], "peak_mib", "total_mib"}, or with {"error": "..."}.
+{"setup_s", "times_s", "cpu_s", "values": [cell][prompt], "peak_mib", "total_mib"}, or with {"error": "..."}.
 """
 
 import json
@@ -71,6 +71,7 @@ def _measure(contender: Any, request: dict[str, Any]) -> dict[str, Any]:
     before = reset_peak()
     times: list[float] = []
     values: list[list[float]] = []
+    busy = time.process_time()
     with torch.no_grad():
         setup_s, _ = _timed(contender.prepare, job)
         for _ in range(request.get("repeats", 1)):
@@ -80,7 +81,8 @@ def _measure(contender: Any, request: dict[str, Any]) -> dict[str, Any]:
             values = contender.values(job, result)
             del result
     return {
-        "setup_s": setup_s, "times_s": times, "values": values, "peak_mib": max(0.0, total - before), "total_mib": total,
+        "setup_s": setup_s, "times_s": times, "cpu_s": time.process_time() - busy, "values": values,
+        "peak_mib": max(0.0, total - before), "total_mib": total,
         "more": contender.more(job),
     }  # fmt: skip
 
