@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from optrode.trial.remote import on_ray
     from optrode.trial.run import Bench
     from optrode.trial.sweep import sweep
+    from optrode.trial.trial import Trial
 
 _HOMES: Final = {
     "circuit.circuit": ("Circuit", "HeadScores", "Proof", "Scores"),
@@ -67,14 +68,15 @@ _HOMES: Final = {
     "trial.remote": ("on_ray",),
     "trial.run": ("Bench",),
     "trial.sweep": ("sweep",),
+    "trial.trial": ("Trial",),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Actuator", "Bench", "Circuit", "Family", "Gate", "Grid", "HeadScores", "Metric", "Model", "OptrodeError", "Page", "Pair",
-    "Place", "Proof", "Recording", "Scores", "SiteName", "Table", "Task", "View", "add", "affine", "check_model", "clamp",
-    "find", "gates", "head_scores", "investigate", "load", "mean", "on_ray", "patch", "project_out", "prove", "record", "recording",
-    "report", "resample", "scale", "score", "show", "sweep", "tasks", "zero",
+    "Actuator", "Bench", "Circuit", "Family", "Gate", "Grid", "HeadScores", "Metric", "Model", "OptrodeError", "Page",
+    "Pair", "Place", "Proof", "Recording", "Scores", "SiteName", "Table", "Task", "Trial", "View", "add", "affine",
+    "check_model", "clamp", "find", "gates", "head_scores", "investigate", "load", "mean", "on_ray", "patch",
+    "project_out", "prove", "record", "recording", "report", "resample", "scale", "score", "show", "sweep", "tasks", "zero",
 ]  # fmt: skip
 
 

@@ -14,13 +14,16 @@ FILES: Final = {
     "pronoun": "gender",
     "capitals": "geography",
     "read_pairs": "files",
+    "examples": "inputs",
 }
 """Function -> file of this folder. Files have other names, since a submodule would hide its function."""
 
-NAMES: Final = tuple(name for name in FILES if name != "read_pairs")
+NAMES: Final = tuple(name for name in FILES if name not in ("read_pairs", "examples"))
 """Every task generator: `optrode.tasks.<name>(model, n=..., random_seed=...)`."""
 
-__all__ = ["NAMES", "agreement", "capitals", "find_task", "greater_than", "induction", "ioi", "pronoun", "read_pairs"]  # noqa: F822
+__all__ = [  # noqa: F822
+    "NAMES", "agreement", "capitals", "examples", "find_task", "greater_than", "induction", "ioi", "pronoun", "read_pairs",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Callable[..., Any]:

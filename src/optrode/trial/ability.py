@@ -30,7 +30,7 @@ def _restart_differs(packer: Packer, world: str) -> str | None:
     if len(walk.streams) != len(packer.blocks):
         return f"a pass goes through {len(walk.streams)} blocks, not {len(packer.blocks)}"
     with torch.no_grad(), starting_at(packer.blocks, layer, walk.before(layer)[:1], walk):
-        found = read_logits(packer.model, worlds.tokens(world, 0)[:1], worlds.positions(0))
+        found = read_logits(packer.model, worlds.inputs(world, 0)[:1], worlds.positions(0))
     return _differ(f"a run from block {layer} on", found, worlds.logits(world, 0)[:1])
 
 

@@ -41,10 +41,10 @@ class Walk:
 
 
 def blocks_of(model: Model) -> tuple[nn.Module, ...]:
-    """The blocks in order; none where no family file names them."""
+    """The blocks in order, a plain sequence's own modules; none where no family file names them."""
     place = model.table.places.get("resid_pre")
     if place is None:
-        return ()
+        return tuple(model.module.children()) if type(model.module) is nn.Sequential else ()
     return tuple(model.submodule(place.path.replace("{L}", str(layer))) for layer in range(model.table.n_layers))
 
 

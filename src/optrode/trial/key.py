@@ -20,7 +20,7 @@ from optrode.trial.trial import Trial
 def bench_key(model: Model, task: Task, metric: Metric) -> str:
     """Hash of what all trials of a bench share: weights, prompts, answers, and the metric with its code."""
     pairs = [(p.clean, p.corrupt, p.right, p.wrong, p.targets) for p in task.pairs]
-    return content_hash([model.weights_hash, pairs, metric.name, _code(getattr(metric.function, "__code__", None))])
+    return content_hash([model.weights_hash, _plain(pairs), metric.name, _code(getattr(metric.function, "__code__", None))])
 
 
 def trial_key(bench: str, trial: Trial) -> str:

@@ -36,12 +36,12 @@ class Metric:
 
     def positions(self, pair: Pair) -> tuple[int, ...]:
         """Positions whose logits it reads; the same for all pairs of a group of equal length."""
-        return tuple(pos for pos, _ in targets(pair)) if self.reads_targets else (len(pair.clean) - 1,)
+        return tuple(pos for pos, _ in targets(pair)) if self.reads_targets else (pair.length - 1,)
 
 
 def targets(pair: Pair) -> tuple[tuple[int, int], ...]:
     """A pair's targets, by default its first right answer at the last position."""
-    return pair.targets or ((len(pair.clean) - 1, pair.right[0]),)
+    return pair.targets or ((pair.length - 1, pair.right[0]),)
 
 
 def logit_gap(logits: Float[Tensor, "batch read vocab"], pairs: Sequence[Pair]) -> Float[Tensor, " batch"]:

@@ -8,6 +8,7 @@ from optrode.site.recording import record
 from optrode.trial.metric import find_metric, measure
 from optrode.trial.prompts import Task, groups_by_length
 from optrode.trial.trial import Trial
+from optrode.trial.worlds import inputs_of, read_logits
 
 
 @torch.no_grad()
@@ -23,13 +24,11 @@ def run_naively(model: Model, task: Task, trial: Trial) -> tuple[float, ...]:
         pairs = [task.pairs[ix] for ix in group]
         named = {gate.actuator.world for gate in trial.gates} - {None}
         sites = [gate.site.whole for gate in trial.gates]
-        worlds = {w: record(model, [list(pair.world(w)) for pair in pairs], sites) for w in named if w}
+        worlds = {w: record(model, inputs_of(model, pairs, w), sites) for w in named if w}
+        read = metric.positions(pairs[0])
         with gates(model, *(gate.bound(worlds) for gate in trial.gates)):
-            logits = model.module(**model.batch([list(p.world(trial.world)) for p in pairs]).arguments()).logits
-        read = list(metric.positions(pairs[0]))
-        plain = None
-        if metric.against:
-            plain = model.module(**model.batch([list(p.world(metric.against)) for p in pairs]).arguments()).logits[:, read]
-        for ix, value in zip(group, measure(metric, logits[:, read], pairs, plain).tolist(), strict=True):
+            logits = read_logits(model, inputs_of(model, pairs, trial.world), read, whole=True)
+        plain = read_logits(model, inputs_of(model, pairs, metric.against), read, whole=True) if metric.against else None
+        for ix, value in zip(group, measure(metric, logits, pairs, plain).tolist(), strict=True):
             values[ix] = value
     return tuple(values)

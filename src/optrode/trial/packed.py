@@ -79,7 +79,9 @@ class Packer:
     def refusal(self) -> str | None:
         """Why this model's trials cannot be packed, or None."""
         if not self.blocks:
-            return f"the {self.model.table.family} family file names no blocks"
+            return "no family file names its blocks, and it is no nn.Sequential"
+        if not self.worlds.has_tokens:
+            return "its inputs are not tokens"
         if not self.attentions:
             return f"the {self.model.table.family} family mixes values outside transformers' attention interface"
         return next((why for why in map(refusal, self.attentions) if why), None)

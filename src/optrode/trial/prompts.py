@@ -32,6 +32,11 @@ class Pair:
         """Token ids of the "clean" or the "corrupt" prompt."""
         return self.clean if name == "clean" else self.corrupt
 
+    @property
+    def length(self) -> int:
+        """Number of tokens."""
+        return len(self.clean)
+
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
@@ -91,13 +96,13 @@ class Task:
     @property
     def length(self) -> int | None:
         """The prompts' common number of tokens, or None when they differ."""
-        lengths = {len(pair.clean) for pair in self.pairs}
+        lengths = {pair.length for pair in self.pairs}
         return lengths.pop() if len(lengths) == 1 else None
 
 
 def groups_by_length(pairs: Sequence[Pair]) -> tuple[tuple[int, ...], ...]:
-    """Indices of pairs, grouped by prompt length, so that no pass needs padding."""
-    by_length: dict[int, list[int]] = {}
+    """Indices of pairs, grouped by prompt length, so that no pass needs padding; and by where their targets stand."""
+    alike: dict[tuple[int, ...], list[int]] = {}
     for ix, pair in enumerate(pairs):
-        by_length.setdefault(len(pair.clean), []).append(ix)
-    return tuple(tuple(group) for group in by_length.values())
+        alike.setdefault((pair.length, *(pos for pos, _ in pair.targets)), []).append(ix)
+    return tuple(tuple(group) for group in alike.values())

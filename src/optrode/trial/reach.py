@@ -142,7 +142,7 @@ def _stem(worlds: Worlds, held: Sequence[Gate], world: str, group: int) -> Tenso
     bound = [worlds.bound(gate, group) for gate in held]
     try:
         with torch.no_grad(), replaced(blocks_of(worlds.model)[0], _stop), gates(worlds.model, *bound):
-            read_logits(worlds.model, worlds.tokens(world, group), worlds.positions(group))
+            read_logits(worlds.model, worlds.inputs(world, group), worlds.positions(group))
     except _AtFirstBlock as reached:
         return reached.stream
     raise AssertionError("the first block was not reached")

@@ -154,7 +154,7 @@ class Bench:
 
     def _count(self, trials: Sequence[Trial], plan: Plan) -> None:
         n_tokens = sum(len(rows) * self.worlds.length(group) for group, rows in enumerate(self.worlds.groups))
-        plain = len(trials) * n_tokens * self.model.table.n_layers
+        plain = len(trials) * n_tokens * len(self._packer.blocks)
         self.tally.add(n_trials=len(trials), plain_token_layers=plain, n_null=len(plan.null))
         for chunk in plan.chunks:
             if chunk.reason:
@@ -209,15 +209,15 @@ class Bench:
             layer: go on from the plain run at this block's input.
         """
         held = [self.worlds.bound(gate, group) for gate in trial.gates]
-        tokens, n_layers = self.worlds.tokens(trial.world, group), self.model.table.n_layers
+        inputs, n_layers = self.worlds.inputs(trial.world, group), len(self._packer.blocks)
         self.worlds.n_passes += 1
-        self.tally.add(token_layers=len(tokens) * len(tokens[0]) * (n_layers - layer))
+        self.tally.add(token_layers=len(inputs) * self.worlds.length(group) * (n_layers - layer))
         with ExitStack() as stack:
             if layer:
                 walk = self.worlds.walk(trial.world, group)
                 stack.enter_context(starting_at(self._packer.blocks, layer, walk.before(layer), walk))
             stack.enter_context(gates(self.model, *held))
-            return read_logits(self.model, tokens, self.worlds.positions(group), whole=_gates_logits(trial.gates))
+            return read_logits(self.model, inputs, self.worlds.positions(group), whole=_gates_logits(trial.gates))
 
     def _run_packed(self, trials: Sequence[Trial]) -> list[Values]:
         every = [strips_of(self.worlds, t, ix, skip_null=self.skip_null) or [] for ix, t in enumerate(trials)]

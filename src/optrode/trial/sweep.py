@@ -12,13 +12,17 @@ from optrode.gate.gate import WORLDS, Gate
 from optrode.model.model import Model
 from optrode.model.names import ALL, SiteName
 from optrode.provenance import provenance
+from optrode.site.recording import record
 from optrode.site.select import select_sites
+from optrode.site.site import Site
+from optrode.trial.example import Example
 from optrode.trial.grid import Axis, Grid
 from optrode.trial.kept import keeping
 from optrode.trial.metric import Metric
 from optrode.trial.prompts import Task
 from optrode.trial.run import Bench, Progress, no_progress
 from optrode.trial.trial import Trial, World
+from optrode.trial.worlds import inputs_of
 
 
 def sweep(
@@ -113,7 +117,7 @@ def expand(model: Model, task: Task, gate: Gate) -> tuple[tuple[Axis, ...], tupl
 
 def _steps(model: Model, task: Task, name: SiteName, axis: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Labels and indices along one swept axis."""
-    if axis == "pos":
+    if axis == "pos" and not isinstance(task.pairs[0], Example):
         return _positions(task, name)
     sites = select_sites(model, name)
     if axis == "layer":
@@ -121,21 +125,24 @@ def _steps(model: Model, task: Task, name: SiteName, axis: str) -> tuple[tuple[s
             raise BadGate(f"each={axis!r} at {name}", "the site stands outside the blocks", next_step="sweep without layer")
         layers = tuple(site.name.layers.single or 0 for site in sites if site.name.layers is not None)
         return tuple(map(str, layers)), layers
-    size = model.table.size(name.kind, axis) if not name.is_module else None
     axes = sites[0].place.view.axes
     if axis not in axes:
         has = f"the site has the axes {', '.join(axes)}" if axes else "a module's own site has no named axes"
         raise BadGate(f"each={axis!r} at {name}", has, next_step=f"sweep without {axis}")
-    if size is None:
-        found = f"how many {axis}s it has is not known before a run"
-        raise BadGate(f"each={axis!r} at {name}", found, next_step=f"sweep without {axis}")
+    size = model.table.size(name.kind, axis) or _size(model, task, sites[0], axes.index(axis))
     indices = (name.index(axis) or ALL).resolve(size)
     return tuple(map(str, indices)), indices
 
 
+def _size(model: Model, task: Task, site: Site, at: int) -> int:
+    """Length of an axis, read off a run of the first prompt."""
+    whole = site.name.whole
+    return int(record(model, inputs_of(model, task.pairs[:1], "clean"), whole)[whole].shape[at])
+
+
 def _positions(task: Task, name: SiteName) -> tuple[tuple[str, ...], tuple[int, ...]]:
     if task.length is None:
-        lengths = sorted({len(pair.clean) for pair in task.pairs})
+        lengths = sorted({pair.length for pair in task.pairs})
         raise BadGate(
             f"each='pos' at {name}", f"the prompts have {lengths[0]} to {lengths[-1]} tokens: a position has no one meaning",
             next_step="use prompts of one length, or sweep without pos",

@@ -1,9 +1,9 @@
 """The clean and the corrupt world of a task: prompts in groups of equal length, and what was recorded of their runs."""
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from typing import Any, final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor
@@ -11,10 +11,11 @@ from torch import Tensor
 from optrode.errors import NoPairs
 from optrode.gate.gate import WORLDS, Gate, apply_gate
 from optrode.model.model import Model
-from optrode.site.recording import Recording, recording
+from optrode.site.recording import Recording, recording, run
 from optrode.site.select import select_sites
 from optrode.site.site import Moment, Site
 from optrode.trial.blocks import Walk, walking
+from optrode.trial.example import Example
 from optrode.trial.prompts import Pair, Task, groups_by_length
 
 
@@ -49,9 +50,18 @@ class Worlds:
         """Token ids of one group's prompts."""
         return [list(pair.world(world)) for pair in self.pairs(group)]
 
+    def inputs(self, world: str, group: int) -> Tensor:
+        """Token ids of one group's prompts, [batch, pos], or the examples of a module that reads no tokens."""
+        return inputs_of(self.model, self.pairs(group), world)
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the prompts are token ids."""
+        return not isinstance(self.task.pairs[0], Example)
+
     def length(self, group: int) -> int:
         """Number of tokens of each of a group's prompts."""
-        return len(self.pairs(group)[0].clean)
+        return self.pairs(group)[0].length
 
     def positions(self, group: int) -> tuple[int, ...]:
         """Positions whose logits the metric reads, ascending."""
@@ -107,6 +117,8 @@ class Worlds:
 
     def moment(self, group: int) -> Moment:
         """A whole run of a group's prompts."""
+        if not self.has_tokens:
+            return Moment(None, None, 0)
         n_rows, n_pos, device = len(self.groups[group]), self.length(group), self.model.device
         row_pos = torch.arange(n_pos, device=device).expand(n_rows, n_pos)
         return Moment(row_pos, torch.full((n_rows,), n_pos, device=device), 0)
@@ -124,7 +136,7 @@ class Worlds:
         with ExitStack() as stack, torch.no_grad():
             found = stack.enter_context(recording(self.model, sorted(sites)))
             walk = stack.enter_context(walking(self.model)) if walks else None
-            logits = read_logits(self.model, self.tokens(world, group), self.positions(group))
+            logits = read_logits(self.model, self.inputs(world, group), self.positions(group))
         held = self._recordings.setdefault((world, group), Recording())
         held.tensors.update(found.tensors)
         held.lengths = (self.length(group),) * len(self.groups[group])
@@ -133,18 +145,28 @@ class Worlds:
             self._walks[world, group] = walk
 
 
-def read_logits(model: Model, tokens: list[list[int]] | Tensor, positions: Iterable[int], *, whole: bool = False) -> Tensor:
+def inputs_of(model: Model, pairs: Sequence[Pair], world: str) -> Tensor:
+    """What the model reads in a world: token ids [batch, pos], or a batch of examples."""
+    if isinstance(pairs[0], Example):
+        return torch.stack([cast(Tensor, pair.world(world)) for pair in pairs]).to(model.device)
+    return torch.tensor([list(pair.world(world)) for pair in pairs], device=model.device)
+
+
+def read_logits(model: Model, inputs: Tensor, positions: Iterable[int], *, whole: bool = False) -> Tensor:
     """[batch, read, vocab] logits at these positions; no others are computed, unless the model knows no other way.
 
     Args:
         whole: compute all of them first, as a gate at the logits needs.
     """
-    token_ids = torch.as_tensor(tokens, device=model.device)
+    if inputs.is_floating_point():
+        output = run(model, inputs)
+        logits: Tensor = getattr(output, "logits", output)
+        return logits[:, None] if logits.dim() == 2 else logits[:, :1]
     read = torch.tensor(list(positions), device=model.device)
     names = set(inspect.signature(model.module.forward).parameters)
     options: dict[str, Any] = {"use_cache": False} if "use_cache" in names else {}
     if whole or "logits_to_keep" not in names:
-        everything: Tensor = model.module(input_ids=token_ids, **options).logits
+        everything: Tensor = model.module(input_ids=inputs, **options).logits
         return everything[:, read]
-    kept: Tensor = model.module(input_ids=token_ids, logits_to_keep=read, **options).logits
+    kept: Tensor = model.module(input_ids=inputs, logits_to_keep=read, **options).logits
     return kept
