@@ -32,6 +32,7 @@ from optrode.trial.attention import (
     refusal,
 )  # fmt: skip
 from optrode.trial.blocks import blocks_of
+from optrode.trial.kernels import fast, linears_of
 from optrode.trial.reach import Strip
 from optrode.trial.work import Tally
 from optrode.trial.worlds import Worlds
@@ -94,7 +95,7 @@ class Packer:
             SiteUnavailable: a block takes an argument that cannot be taken apart by position.
         """
         world = strips[0].world
-        with packed_attention(self.attentions):
+        with packed_attention(self.attentions), fast(linears_of(self.blocks)):
             self._plain_keys(world)
             pack = Pack(torch.empty(1, 0, 0), ())
             for layer in range(len(self.blocks) - 1):

@@ -24,6 +24,7 @@ from optrode.model.model import Model
 from optrode.store.store import Store
 from optrode.trial.ability import abilities
 from optrode.trial.blocks import starting_at
+from optrode.trial.kernels import linears_of
 from optrode.trial.key import bench_key, trial_key
 from optrode.trial.memory import SHARE, chunk_gib, free_gib, n_tokens_within
 from optrode.trial.metric import Metric, find_metric, is_right, measure, narrowed
@@ -69,7 +70,7 @@ class Bench:
         self.model, self.task, self.shares, self.skip_null = model, task, shares, skip_null
         self.memory_gib, self.store, self.executor = memory_gib, store, executor
         self.metric = find_metric(metric or task.metric)
-        self.worlds = Worlds(model, task, self.metric.positions)
+        self.worlds = Worlds(model, task, self.metric.positions, linears_of([model.module]) if shares else ())
         self.tally = Tally()
         self._packer = Packer(self.worlds, self.tally)
         self._base: dict[str, Values] = {}

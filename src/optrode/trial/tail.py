@@ -7,6 +7,7 @@ from torch import Tensor
 
 from optrode.site.tap import tapped
 from optrode.trial.blocks import columns_head, reading, starting_at
+from optrode.trial.kernels import fast, linears_of
 from optrode.trial.memory import N_LOGITS
 from optrode.trial.packed import Live, Packer
 from optrode.trial.reach import Strip
@@ -55,9 +56,11 @@ def _batch(
         lives.append(Live(strip, 0, reads, slice(at, at := at + final.shape[0] * final.shape[1])))
     streams = torch.cat([final.flatten(0, 1) for final in finals])[:, None]
     packer.tally.add(logit_rows=len(streams))
+    head = columns_head(model.module)
     walk = packer.worlds.walk(strips[0].world, strips[0].group)
     with (
         starting_at(packer.blocks, n_layers, streams, walk), reading(model.module, columns),
+        fast(linears_of([head] if head else [])),
         tapped(model, packer.taps(n_layers, lives)),
     ):  # fmt: skip
         logits = model.module(input_ids=torch.zeros(len(streams), 1, dtype=torch.long, device=model.device)).logits

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from typing import Any, cast, final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from optrode.errors import NoPairs
 from optrode.gate.gate import WORLDS, Gate, apply_gate
@@ -16,6 +16,7 @@ from optrode.site.select import select_sites
 from optrode.site.site import Moment, Site
 from optrode.trial.blocks import Walk, walking
 from optrode.trial.example import Example
+from optrode.trial.kernels import fast
 from optrode.trial.prompts import Pair, Task, groups_by_length
 
 
@@ -23,13 +24,19 @@ from optrode.trial.prompts import Pair, Task, groups_by_length
 class Worlds:
     """Both worlds of a task on a model, recorded as far as they were needed.
 
+    Args:
+        positions: which positions the metric reads of a pair.
+        linears: layers that go through the faster matrix product.
+
     Attributes:
         groups: indices of pairs of equal length; each group is one batch without padding.
         n_passes: forward passes so far, whoever made them.
         reached, checked: what `reach.py` found out about gates and recorded values, to be found out once.
     """
 
-    def __init__(self, model: Model, task: Task, positions: Callable[[Pair], tuple[int, ...]]) -> None:
+    def __init__(
+        self, model: Model, task: Task, positions: Callable[[Pair], tuple[int, ...]], linears: Sequence[nn.Linear] = ()
+    ) -> None:
         if not task.pairs:
             raise NoPairs(f"task {task.name}", "it holds no pair", next_step="give one; find and prove take one each")
         self.model, self.task = model, task
@@ -37,7 +44,7 @@ class Worlds:
         self.n_passes = 0
         self.reached: dict[tuple[Any, ...], tuple[Gate, list[int | None] | None]] = {}
         self.checked: set[tuple[str | None, str, int]] = set()
-        self._positions = positions
+        self._positions, self._linears = positions, linears
         self._recordings: dict[tuple[str, int], Recording] = {}
         self._walks: dict[tuple[str, int], Walk] = {}
         self._logits: dict[tuple[str, int], Tensor] = {}
@@ -133,7 +140,7 @@ class Worlds:
     def _visit(self, world: str, group: int, sites: set[str], *, walks: bool) -> None:
         """One plain run of a group: the sites, the walk, and the logits that the metric reads, in one pass."""
         self.n_passes += 1
-        with ExitStack() as stack, torch.no_grad():
+        with ExitStack() as stack, torch.no_grad(), fast(self._linears):
             found = stack.enter_context(recording(self.model, sorted(sites)))
             walk = stack.enter_context(walking(self.model)) if walks else None
             logits = read_logits(self.model, self.inputs(world, group), self.positions(group))
