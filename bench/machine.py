@@ -5,9 +5,11 @@ import gc
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+ONEDNN: Final = "by oneDNN"
 STATUS: Final = Path("/proc/self/status")
 SHAPES: Final = {"[2048, 576] x [576, 1536]": (2048, 576, 1536), "[2048, 2048] x [2048, 2048]": (2048, 2048, 2048)}
 """Of matrix products: one like those of the model's linear layers, and one large square one."""
@@ -39,17 +41,28 @@ def peak() -> float:
 
 def matmul_rates(repeats: int = 7, seconds: float = 0.3) -> dict[str, float]:
     """Floating-point operations per second of float32 matrix products, the best of several."""
-    return {name: max(_rate(shape, seconds) for _ in range(repeats)) for name, shape in SHAPES.items()}
+    import torch
+
+    def by_onednn(a: Any, b: Any, out: Any) -> None:
+        torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
+
+    ways = {"": lambda a, b, out: torch.mm(a, b, out=out)}
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        ways[f" {ONEDNN}"] = by_onednn
+    return {
+        name + suffix: max(_rate(multiply, shape, seconds) for _ in range(repeats))
+        for suffix, multiply in ways.items() for name, shape in SHAPES.items()
+    }  # fmt: skip
 
 
-def _rate(shape: tuple[int, int, int], seconds: float) -> float:
+def _rate(multiply: Callable[[Any, Any, Any], Any], shape: tuple[int, int, int], seconds: float) -> float:
     import torch
 
     n, inner, width = shape
-    a, b, out = torch.randn(n, inner), torch.randn(inner, width), torch.empty(n, width)
+    a, b, out = torch.randn(n, inner), torch.randn(width, inner).T, torch.empty(n, width)
     n_done, started = 0, time.perf_counter()
     while (passed := time.perf_counter() - started) < seconds:
-        torch.mm(a, b, out=out)
+        multiply(a, b, out)
         n_done += 1
     return 2.0 * n * inner * width * n_done / passed
 

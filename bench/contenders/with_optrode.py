@@ -49,14 +49,14 @@ class Contender(Base):
         return {"work": counts, "weights": self._weights()}
 
     def _weights(self) -> dict[str, int]:
-        """Weights of the linear layers of one block, of those of its keys and values, and of the unembedding."""
+        """Weights of the linear layers of one block, of those of its keys and values, and of one logit."""
         module = self.model.module
         block = module.model.layers[0]
         keys_values = (block.self_attn.k_proj, block.self_attn.v_proj)
         return {
             "block": sum(weight.numel() for weight in block.parameters() if weight.dim() == 2),
             "keys_values": sum(linear.weight.numel() for linear in keys_values),
-            "unembedding": module.lm_head.weight.numel(),
+            "per_logit": module.lm_head.weight.shape[1],
         }
 
 

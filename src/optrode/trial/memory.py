@@ -33,9 +33,13 @@ def free_gib(model: Model) -> float:
 def recorded_gib(worlds: Worlds, wanted: Iterable[tuple[str, str]], n_walks: int) -> float:
     """What it takes to hold recordings of (world, site) pairs and the walks, keys and values of `n_walks` worlds."""
     model, table = worlds.model, worlds.model.table
-    widths = [_width(model, site) for _, site in set(wanted)]
+    wanted = set(wanted)
+    widths = [_width(model, site) for _, site in wanted]
     per_walk = (table.n_layers + 1) * table.d_model + 2 * table.n_layers * table.n_kv_heads * table.d_head
-    return _tokens(worlds) * (sum(widths) + n_walks * per_walk) * _bytes(model) / GIB
+    n_sources = len({world for world, _ in wanted})
+    logits = sum(len(rows) * len(worlds.positions(group)) for group, rows in enumerate(worlds.groups)) * vocabulary(model)
+    per_token = sum(widths) + n_walks * per_walk
+    return (_tokens(worlds) * per_token + max(n_walks, n_sources) * logits) * _bytes(model) / GIB
 
 
 def chunk_gib(worlds: Worlds, n_tokens: int, n_columns: int) -> float:
@@ -74,6 +78,11 @@ def n_tokens_within(worlds: Worlds, budget_gib: float, held_gib: float, sizes: S
     while n_tokens > least and held_gib + chunk_gib(worlds, n_tokens, n_columns) > budget_gib:
         n_tokens //= 2
     return n_tokens
+
+
+def vocabulary(model: Model) -> int:
+    """How many logits a position has, as the module's config says; 0 where it does not."""
+    return int(getattr(getattr(model.module, "config", None), "vocab_size", 0))
 
 
 def _tokens(worlds: Worlds) -> int:

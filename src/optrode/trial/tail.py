@@ -55,7 +55,6 @@ def _batch(
         reads = torch.tensor(packer.worlds.positions(strip.group), device=model.device)
         lives.append(Live(strip, 0, reads, slice(at, at := at + final.shape[0] * final.shape[1])))
     streams = torch.cat([final.flatten(0, 1) for final in finals])[:, None]
-    packer.tally.add(logit_rows=len(streams))
     head = columns_head(model.module)
     walk = packer.worlds.walk(strips[0].world, strips[0].group)
     with (
@@ -64,4 +63,5 @@ def _batch(
         tapped(model, packer.taps(n_layers, lives)),
     ):  # fmt: skip
         logits = model.module(input_ids=torch.zeros(len(streams), 1, dtype=torch.long, device=model.device)).logits
+    packer.tally.add(logits=logits.numel())
     return [logits[live.tokens, 0].unflatten(0, live.shape) for live in lives]

@@ -12,7 +12,7 @@ class Work:
         token_layers: tokens that went through a block, summed over blocks.
         kv_token_layers: tokens of which a block computed keys and values only.
         plain_token_layers: what running every trial in full would have taken.
-        logit_rows: positions whose logits were computed for trials.
+        logits: logits computed for trials.
         n_trials: trials asked for.
         n_null: of these, trials whose gates changed nothing, which cost nothing.
         memory_gib: what recordings and chunks were estimated to take, at most, in GiB.
@@ -22,7 +22,7 @@ class Work:
     token_layers: int = 0
     kv_token_layers: int = 0
     plain_token_layers: int = 0
-    logit_rows: int = 0
+    logits: int = 0
     n_trials: int = 0
     n_null: int = 0
     memory_gib: float = 0.0
