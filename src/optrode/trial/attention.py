@@ -7,7 +7,7 @@ read off the masks that the model made in the plain run, so that windows of any 
 
 import copy
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, final
@@ -25,17 +25,18 @@ Mix = Callable[..., Tensor]
 """(module, query, key, value, mask, **options) -> [row, pos, head, d_head]; the first three are [row, head, pos, d_head]."""
 
 KeysValues = tuple[Tensor, Tensor]
-"""Each [row, kv_head, pos, d_head]; the rows of some rectangle, or of a whole group."""
+"""Each [job, kv_head, pos, d_head], a job being a row of a trial; or [row, ...] for the rows of a group in the plain run."""
 
 
 @dataclass(frozen=True)
 class Rectangle:
-    """Some of the tokens: rows that all run the same positions.
+    """Some of the tokens: the same rows of one or more trials, which all run the same positions.
 
     Attributes:
-        tokens: where they stand in the pack, row after row.
+        tokens: where they stand in the pack: trial after trial, in each row after row.
         queries: the positions that they are, ascending.
-        group, rows: which prompts they belong to.
+        group, rows: which prompts they belong to, in each trial.
+        n_trials: how many trials.
         first: their keys and values are those of positions `first` onwards; earlier ones come from the plain run.
         own: keys and values from `first` onwards, where not only the queries have any; else they are the tokens' own.
     """
@@ -45,7 +46,13 @@ class Rectangle:
     group: int
     rows: Int[Tensor, " row"]
     first: int
+    n_trials: int = 1
     own: KeysValues | None = None
+
+    @property
+    def n_jobs(self) -> int:
+        """Rows of all trials."""
+        return self.n_trials * len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -57,12 +64,14 @@ class Packing:
         plain: [group] keys and values of the plain run.
         masks: [group] its mask, [1, 1 or head, pos, pos], boolean or added to the scores.
         mix: the module's own way to mix values.
+        is_fused: whether that is torch's fused one.
     """
 
     rectangles: Sequence[Rectangle]
-    plain: Sequence[KeysValues | None]
+    plain: Sequence[KeysValues]
     masks: Sequence[Tensor]
     mix: Mix
+    is_fused: bool
 
 
 @final
@@ -133,28 +142,55 @@ def attend(
     if packing is None:
         raise Captured(key[0], value[0])
     out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
-    for rectangle in packing.rectangles:
-        mine = rectangle.tokens
-        keys, values = _sources(rectangle, packing.plain[rectangle.group], key[0, :, mine], value[0, :, mine])
-        mask = packing.masks[rectangle.group][:, :, rectangle.queries, : keys.shape[2]]
-        queries = by_row(query[0, :, mine], len(rectangle.rows))
-        out[0, mine] = packing.mix(module, queries, keys, values, mask, **options).flatten(0, 1)
+    for one in packing.rectangles:
+        mine = one.tokens
+        own = one.own or (by_job(key[0, :, mine], one.n_jobs), by_job(value[0, :, mine], one.n_jobs))
+        mask = packing.masks[one.group][:, :, one.queries, : one.first + own[0].shape[2]]
+        queries, plain = by_job(query[0, :, mine], one.n_jobs), packing.plain[one.group]
+        if packing.is_fused and one.n_trials > 1 and one.first > 0:
+            mixed = _sharing(one, queries, own, plain, mask, **options)
+        else:
+            mixed = packing.mix(module, queries, *_joined(one, own, plain), mask, **options)
+        out[0, mine] = mixed.flatten(0, 1)
     return out, None
 
 
-def by_row(tokens: Float[Tensor, "head token d_head"], n_rows: int) -> Float[Tensor, "row head pos d_head"]:
-    """Tokens of a rectangle, row after row, as rows."""
-    rows: Tensor = tokens.unflatten(1, (n_rows, -1)).transpose(0, 1)
-    return rows
+def by_job(tokens: Float[Tensor, "head token d_head"], n_jobs: int) -> Float[Tensor, "job head pos d_head"]:
+    """Tokens of a rectangle, job after job, as jobs."""
+    jobs: Tensor = tokens.unflatten(1, (n_jobs, -1)).transpose(0, 1)
+    return jobs
 
 
-def _sources(rectangle: Rectangle, plain: KeysValues | None, key: Tensor, value: Tensor) -> KeysValues:
-    n_rows = len(rectangle.rows)
-    own = rectangle.own or (by_row(key, n_rows), by_row(value, n_rows))
-    if rectangle.first == 0 or plain is None:
+def _joined(one: Rectangle, own: KeysValues, plain: KeysValues) -> KeysValues:
+    """Keys and values of all positions: a copy of the plain run's for each job, then its own."""
+    if one.first == 0:
         return own
-    early = [part[rectangle.rows, :, : rectangle.first] for part in plain]
-    return torch.cat([early[0], own[0]], 2), torch.cat([early[1], own[1]], 2)
+    rows = one.rows.repeat(one.n_trials)
+    key, value = (torch.cat([part[rows, :, : one.first], mine], 2) for part, mine in zip(plain, own, strict=True))
+    return key, value
+
+
+def _sharing(
+    one: Rectangle, query: Tensor, own: KeysValues, plain: KeysValues, mask: Tensor, scaling: float | None = None,
+    **options: Any,
+) -> Float[Tensor, "job query head d_head"]:  # fmt: skip
+    """The same as with `_joined`, with each row's plain keys and values multiplied once for all trials, uncopied."""
+    _refuse(options)
+    n_kv, width, sizes = own[0].shape[1], query.shape[3], (one.n_trials, len(one.rows))
+    by_row = query.unflatten(1, (n_kv, -1)).unflatten(0, sizes).permute(1, 2, 0, 3, 4, 5)  # row kv trial head query d
+    queries = by_row.flatten(3, 4)
+    keys, values = (part.unflatten(0, sizes).permute(1, 2, 0, 3, 4) for part in own)  # row kv trial pos d
+    early = [part[one.rows, :, : one.first] for part in plain]
+    shape = by_row.shape[:5]
+    parts = (queries.flatten(2, 3) @ early[0].transpose(2, 3), queries @ keys.transpose(3, 4))
+    scores = torch.cat([part.view(*shape, -1) for part in parts], -1) * (width**-0.5 if scaling is None else scaling)
+    heads = mask[0].unflatten(0, (n_kv, -1))[:, None] if mask.shape[1] > 1 else mask[0]
+    scores = scores.masked_fill(~heads, -torch.inf) if mask.dtype == torch.bool else scores + heads
+    pattern = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(values.dtype)
+    late = pattern[..., one.first :].flatten(3, 4) @ values
+    mixed = late + (pattern[..., : one.first].flatten(2, 4) @ early[1]).view_as(late)
+    jobs: Tensor = mixed.view(*shape, -1).permute(2, 0, 4, 1, 3, 5).flatten(0, 1).flatten(2, 3)
+    return jobs
 
 
 def is_fused(module: nn.Module) -> bool:
@@ -178,10 +214,14 @@ def mixing(module: nn.Module) -> Mix:
 def _fused(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float | None = None, **options: Any
 ) -> Tensor:
-    unknown = [k for k in ("position_bias", "s_aux", "sinks", "softcap") if options.get(k) is not None]
-    if unknown:
-        raise SiteUnavailable(f"packed attention of {type(module).__name__}", f"it uses {unknown[0]}")
+    _refuse(options)
     mixed: Tensor = nn.functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
     ).transpose(1, 2)
     return mixed
+
+
+def _refuse(options: Mapping[str, Any]) -> None:
+    unknown = [name for name in ("position_bias", "s_aux", "sinks", "softcap") if options.get(name) is not None]
+    if unknown:
+        raise SiteUnavailable("packed attention", f"torch's fused attention has no {unknown[0]}")

@@ -45,15 +45,15 @@ def recorded_gib(worlds: Worlds, wanted: Iterable[tuple[str, str]], n_walks: int
 def chunk_gib(worlds: Worlds, n_tokens: int, n_columns: int) -> float:
     """What a chunk with so many tokens in flight takes while it runs.
 
-    In a block: the stream and a handful of its copies, the widest layer's input and output, and each row's keys and
-    values with those of the positions before; after it: the logits and a few copies of them.
+    In a block: the stream and a handful of its copies, the widest layer's input and output, the scores of attention, and
+    once over the keys and values of all rows; after it: the logits and a few copies of them.
     """
     model, table = worlds.model, worlds.model.table
     longest = max(worlds.length(group) for group in range(len(worlds.groups)))
-    per_token = 12 * table.d_model + 4 * _widest(model) + 2 * table.n_heads * longest
-    keys = 4 * table.n_kv_heads * table.d_head * longest
+    per_token = 12 * table.d_model + 4 * _widest(model) + 3 * table.n_heads * longest
+    keys = 4 * table.n_kv_heads * table.d_head * _tokens(worlds)
     logits = 4 * min(N_LOGITS, n_tokens * n_columns)
-    return (n_tokens * (per_token + keys) + logits) * _bytes(model) / GIB
+    return (n_tokens * per_token + keys + logits) * _bytes(model) / GIB
 
 
 def n_tokens_within(worlds: Worlds, budget_gib: float, held_gib: float, sizes: Sequence[int], n_columns: int) -> int:

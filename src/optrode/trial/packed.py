@@ -24,7 +24,7 @@ from optrode.trial.attention import (
     KeysValues,
     Packing,
     Rectangle,
-    by_row,
+    by_job,
     is_fused,
     mixing,
     packed_attention,
@@ -118,7 +118,7 @@ class Packer:
             if live is not None or id(strip) in due:
                 first = due.get(id(strip), live.first if live else 0)
                 streams[id(strip)] = (strip, first, self._grown(pack, strip, live, layer, first))
-        return _packed(sorted(streams.values(), key=lambda one: (one[0].group, one[1])), self.model.device)
+        return _packed(sorted(streams.values(), key=lambda one: (one[0].group, one[1], one[0].rows)), self.model.device)
 
     def _grown(self, pack: Pack, strip: Strip, live: Live | None, layer: int, first: int) -> Tensor:
         """A strip's stream from position `first` on, [row, pos, d_model]."""
@@ -136,17 +136,17 @@ class Packer:
         return max(self.worlds.positions(group)) + 1 if self.model.table.is_causal else self.worlds.length(group)
 
     def _rectangles(self, lives: Sequence[Live]) -> list[Rectangle]:
-        """Strips that stand side by side and run the same positions, joined."""
+        """Strips that stand side by side, with the same rows at the same positions, joined."""
         found: list[Rectangle] = []
+        last: tuple[Any, ...] = ()
         for live in lives:
-            rows = torch.tensor(live.strip.rows, device=self.model.device)
-            last = found[-1] if found else None
-            if last and (last.group, last.first) == (live.strip.group, live.first):
-                found[-1] = replace(
-                    last, tokens=slice(last.tokens.start, live.tokens.stop), rows=torch.cat([last.rows, rows])
-                )
+            if found and last == _alike(live):
+                tokens = slice(found[-1].tokens.start, live.tokens.stop)
+                found[-1] = replace(found[-1], tokens=tokens, n_trials=found[-1].n_trials + 1)
             else:
+                rows = torch.tensor(live.strip.rows, device=self.model.device)
                 found.append(Rectangle(live.tokens, live.positions, live.strip.group, rows, live.first))
+            last = _alike(live)
         return found
 
     # Calling blocks
@@ -156,8 +156,8 @@ class Packer:
         if not pack.lives:
             return pack.stream
         world = pack.lives[0].strip.world
-        mix = mixing(self.attentions[layer])
-        packing = Packing(rectangles, self._plain_keys(world)[layer], self._masks(world, layer), mix)
+        module, plain = self.attentions[layer], self._plain_keys(world)[layer]
+        packing = Packing(rectangles, plain, self._masks(world, layer), mixing(module), is_fused(module))
         self.tally.add(token_layers=pack.stream.shape[1])
         with packing_of(self.attentions[layer], packing):
             return self._called(layer, pack, rectangles)
@@ -175,16 +175,16 @@ class Packer:
         owned = self._own_keys(layer, _part(pack, many)) if many else {}
         reads = _part(pack, pack.lives, [self._reads(live) for live in pack.lives])
         rectangles = self._rectangles(reads.lives)
-        rectangles = [replace(one, own=owned.get((one.group, one.first))) for one in rectangles]
+        rectangles = [replace(one, own=owned.get(_key(one))) for one in rectangles]
         return replace(reads, stream=self._block(layer, reads, rectangles))
 
-    def _own_keys(self, layer: int, pack: Pack) -> dict[tuple[int, int], KeysValues]:
-        """Keys and values of all of a pack's tokens, by (group, first)."""
+    def _own_keys(self, layer: int, pack: Pack) -> dict[tuple[Any, ...], KeysValues]:
+        """Keys and values of all of a pack's tokens, by (group, first, rows)."""
         rectangles = self._rectangles(pack.lives)
         self.tally.add(kv_token_layers=pack.stream.shape[1])
         key, value = self._captured(layer, pack, rectangles)
         return {
-            (one.group, one.first): (by_row(key[:, one.tokens], len(one.rows)), by_row(value[:, one.tokens], len(one.rows)))
+            _key(one): (by_job(key[:, one.tokens], one.n_jobs), by_job(value[:, one.tokens], one.n_jobs))
             for one in rectangles
         }
 
@@ -207,7 +207,7 @@ class Packer:
     def _plain_layer(self, world: str, layer: int, whole: Sequence[Strip]) -> list[KeysValues]:
         streams = [(s, 0, self.worlds.walk(world, s.group).streams[layer]) for s in whole]
         owned = self._own_keys(layer, _packed(streams, self.model.device))
-        return [owned[group, 0] for group in range(len(whole))]
+        return list(owned.values())
 
     def _arguments(self, pack: Pack, layer: int, rectangles: Sequence[Rectangle]) -> dict[str, Any]:
         """What the block was called with in the plain run, at the pack's tokens."""
@@ -271,6 +271,15 @@ class Packer:
         return whole[:, list(self.worlds.positions(strip.group))]
 
 
+def _alike(live: Live) -> tuple[Any, ...]:
+    """What strips of one rectangle have in common."""
+    return live.strip.group, live.first, live.strip.rows, len(live.positions)
+
+
+def _key(one: Rectangle) -> tuple[Any, ...]:
+    return one.group, one.first, tuple(one.rows.tolist())
+
+
 def _attentions(worlds: Worlds) -> tuple[nn.Module, ...]:
     model = worlds.model
     place = model.table.places.get("attn.pattern")
@@ -321,10 +330,11 @@ def _at_tokens(name: str, values: Sequence[Tensor], rectangles: Sequence[Rectang
     for value, one in zip(values, rectangles, strict=True):
         n_rows, n_pos = len(worlds.groups[one.group]), worlds.length(one.group)
         if value.dim() == 1 and len(value) == n_pos:
-            yield value[one.queries].repeat(len(one.rows))
+            yield value[one.queries].repeat(one.n_jobs)
         elif value.dim() > 1 and value.shape[1] == n_pos and value.shape[0] in (1, n_rows):
             rows = one.rows if value.shape[0] > 1 else torch.zeros_like(one.rows)
-            yield value[rows[:, None], one.queries].flatten(0, 1)[None]
+            part = value[rows[:, None], one.queries].flatten(0, 1)[None]
+            yield part.repeat(1, one.n_trials, *(1,) * (part.dim() - 2))
         else:
             found = f"its shape {tuple(value.shape)} has no axis of positions"
             raise SiteUnavailable(f"packed block argument {name}", found)
