@@ -50,12 +50,12 @@ def sweep(out=None, gate=GATE, task=None, **options):
     return op.sweep(model(), task or make_task(LENGTHS), gate, out=out, **options)
 
 
-def breaking(after, kind=Broken):
-    """A progress callback that breaks off after so many steps."""
+def breaking(after, kind=Broken, stage=""):
+    """A progress callback that breaks off after so many steps (of a stage)."""
     seen = []
 
-    def progress(*step):
-        seen.append(step)
+    def progress(name, *step):
+        seen.extend([step] if stage in name else [])
         if len(seen) == after:
             raise kind
 
@@ -150,6 +150,10 @@ def test_a_second_writer_is_refused_and_the_first_goes_on(tmp_path):
 
 
 class TestNothingIsTakenForAnother:
+    @pytest.fixture(autouse=True)
+    def large_chunks(self, small_chunks, monkeypatch):
+        monkeypatch.setitem(memory.N_TOKENS, "cpu", 60)
+
     def test_a_changed_task(self, tmp_path, ran):
         sweep(tmp_path / "run")
         other = make_task(LENGTHS, random_seed=1)
@@ -173,10 +177,9 @@ class TestNothingIsTakenForAnother:
         mistral, gate = model_of("mistral", "sdpa", torch.float64), op.zero("blocks.*.attn.z[head=0]", each="layer")
         found = op.sweep(mistral, make_task(LENGTHS), gate, out=tmp_path / "run")
         assert same(found, op.sweep(mistral, make_task(LENGTHS), gate))
-        for seed in (0, 1):
-            gate = op.add("blocks.*.resid_pre", noise(48, random_seed=seed), each="layer")
-            assert same(sweep(tmp_path / "run", gate), sweep(gate=gate))
-            assert same(sweep(tmp_path / "run", gate, world="corrupt"), sweep(gate=gate, world="corrupt"))
+        for seed, world in ((0, "clean"), (1, "clean"), (1, "corrupt")):
+            gate = op.add("blocks.1:.resid_pre", noise(48, random_seed=seed), each="layer")
+            assert same(sweep(tmp_path / "run", gate, world=world), sweep(gate=gate, world=world))
 
     def test_a_wider_sweep_takes_the_cells_that_are_there(self, tmp_path, ran):
         narrow = sweep(tmp_path / "run", op.zero("blocks.1.attn.z", each="head"))
@@ -216,7 +219,8 @@ class TestAFailedFirstCall:
         assert same(sweep(tmp_path / "run"), whole) and ran == []
 
 
-def test_an_investigation_goes_on_too(tmp_path, ran):
+def test_an_investigation_goes_on_too(tmp_path, ran, monkeypatch):
+    monkeypatch.setitem(memory.N_TOKENS, "cpu", 150)
     read = worded().__class__(worded().module.double(), worded().table, worded().tokenizer)
 
     def make(model, random_seed):
@@ -228,7 +232,7 @@ def test_an_investigation_goes_on_too(tmp_path, ran):
     whole, n_chunks = run(tmp_path / "whole"), len(ran)
     ran.clear()
     with pytest.raises(Broken):
-        run(tmp_path / "run", progress=breaking(12))
+        run(tmp_path / "run", progress=breaking(3, stage="proof"))
     n_before = len(ran)
     found = run(tmp_path / "run")
     assert 0 < n_before < n_chunks and len(ran) == n_chunks
