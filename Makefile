@@ -9,7 +9,7 @@ demo: .venv/demo.done
 	$(BIN)/optrode find --model smollm2 --task ioi --out runs/ioi
 
 test: .venv/dev.done lint chromium
-	$(BIN)/python -m pytest -m "not slow" -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2
 
 slow: .venv/dev.done .venv/ray.done
 	$(BIN)/python -m pytest -m slow

@@ -38,7 +38,7 @@ def _pack_differs(packer: Packer, world: str) -> str | None:
     """Run the second half of the first prompt, and all of the last one, as if a gate had changed something there."""
     worlds = packer.worlds
     last = len(worlds.groups) - 1
-    middle = worlds.length(0) // 2 if packer.model.table.is_causal else 0
+    middle = min(worlds.length(0) // 2, *worlds.positions(0)) if packer.model.table.is_causal else 0
     strips = [
         Strip(0, world, 0, (0,), ((0, middle),), ()),
         Strip(1, world, last, (len(worlds.groups[last]) - 1,), ((0, 0),), ()),

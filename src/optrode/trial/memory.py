@@ -74,9 +74,9 @@ def n_tokens_within(worlds: Worlds, budget_gib: float, held_gib: float, sizes: S
             f"recordings take about {held_gib:.3g} GiB, and one trial {needed - held_gib:.3g} GiB",
             next_step=f"give memory_gib={1.1 * needed:.2g} or more, or fewer prompts",
         )  # fmt: skip
-    n_tokens = N_TOKENS.get(worlds.model.device.type, N_TOKENS["cpu"])
+    n_tokens = max(least, N_TOKENS.get(worlds.model.device.type, N_TOKENS["cpu"]))
     while n_tokens > least and held_gib + chunk_gib(worlds, n_tokens, n_columns) > budget_gib:
-        n_tokens //= 2
+        n_tokens = max(least, n_tokens // 2)
     return n_tokens
 
 

@@ -224,14 +224,13 @@ class Packer:
     # Gates
 
     def taps(self, layer: int, lives: Sequence[Live]) -> list[tuple[Site, Function]]:
-        """One tap for each site of a layer at which some strip has a gate."""
-        acting: dict[str, tuple[Site, list[tuple[Live, Site, Gate]]]] = {}
+        """Taps where some strip has a gate in a layer, placed so that each strip's gates keep their order."""
+        acting: dict[tuple[int, str], tuple[Site, list[tuple[Live, Site, Gate]]]] = {}
         for live in lives:
-            for act in live.strip.acts:
-                if act.layer == layer:
-                    entry = acting.setdefault(str(act.site.name.whole), (act.site, []))
-                    entry[1].append((live, act.site, self.worlds.bound(act.gate, live.strip.group)))
-        return [(site, self._tap(acts)) for site, acts in acting.values()]
+            for turn, act in enumerate(act for act in live.strip.acts if act.layer == layer):
+                entry = acting.setdefault((turn, str(act.site.name.whole)), (act.site, []))
+                entry[1].append((live, act.site, self.worlds.bound(act.gate, live.strip.group)))
+        return [(site, self._tap(acts)) for _, (site, acts) in sorted(acting.items(), key=lambda item: item[0])]
 
     def _tap(self, acts: Sequence[tuple[Live, Site, Gate]]) -> Function:
         moments = [self._moment(live) for live, _, _ in acts]

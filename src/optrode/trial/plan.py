@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from optrode.errors import BadOption
+from optrode.gate.gate import Gate
 from optrode.site.select import select_sites
 from optrode.trial.blocks import blocks_of
 from optrode.trial.memory import recorded_gib
@@ -77,18 +78,20 @@ def remember(worlds: Worlds, trials: Sequence[Trial], budget_gib: float, *, shar
     """
     model = worlds.model
     can_walk = shares and bool(blocks_of(model))
-    held = {world: {gate for t in trials if t.world == world for gate in t.gates} for world in {t.world for t in trials}}
+    held: dict[str, dict[int, Gate]] = {}
+    for trial in trials:
+        held.setdefault(trial.world, {}).update((id(gate), gate) for gate in trial.gates)
     wanted: set[tuple[str, str]] = set()
     for world, gates in held.items():
-        for gate in gates:
+        for gate in gates.values():
             sites = [str(site.name.whole) for site in select_sites(model, gate.site)]
             sources = {gate.actuator.world} - {None} | ({world} if can_walk and is_recorded(gate) else set())
             wanted |= {(source, site) for source in sources if source for site in sites}
-    needed = recorded_gib(worlds, wanted, len(held) if can_walk else 0)
+    needed = recorded_gib(worlds, wanted | worlds.held, len(set(held) | worlds.walked) if can_walk else 0)
     if needed > budget_gib:
         raise BadOption(
             f"{budget_gib:.3g} GiB of memory for task {worlds.task.name}", f"its recordings alone take {needed:.3g} GiB",
-            next_step="use fewer prompts, or sweep fewer sites at a time",
+            next_step=f"give memory_gib={1.2 * needed:.2g} or more, fewer prompts, or fewer sites at a time",
         )  # fmt: skip
     for name in sorted({source for source, _ in wanted} | (set(held) if can_walk else set())):
         worlds.observe(name, {site for source, site in wanted if source == name}, walks=can_walk and name in held)

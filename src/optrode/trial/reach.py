@@ -93,7 +93,7 @@ def strips_of(worlds: Worlds, trial: Trial, index: int, *, skip_null: bool = Tru
         skip_null: leave out what the gates do not change, bit for bit; else what they do not select.
     """
     acts = acts_of(worlds.model, trial)
-    stem = tuple(dict.fromkeys(act.gate for act in acts if act.layer < 0))
+    stem = tuple(act.gate for act in acts if act.layer < 0)  # each has one site: none is in a block
     later = tuple(act for act in acts if act.layer >= 0)
     found: list[Strip] = []
     for group in range(len(worlds.groups)):
@@ -114,7 +114,8 @@ def strips_of(worlds: Worlds, trial: Trial, index: int, *, skip_null: bool = Tru
 
 def _firsts(worlds: Worlds, act: Act, world: str, group: int, skip_null: bool) -> list[int | None] | None:
     """[row] the first position that a gate changes; None for all if it selects nothing."""
-    key = (id(act.gate), act.site.name.layers, world, group, skip_null)
+    own = () if act.gate.actuator.world else act.gate.actuator.tensors(act.site)
+    key = (id(act.gate), act.site.name.layers, world, group, skip_null, tuple(tensor._version for tensor in own))
     if key not in worlds.reached:
         if len(worlds.reached) > N_KEPT:
             worlds.reached.clear()

@@ -85,7 +85,7 @@ class Bench:
         """What trials on this model can share, tried out once."""
         if not self.shares:
             return Abilities(packs=False, restarts=False)
-        can = abilities(self._packer, self.worlds.walked or "clean")
+        can = abilities(self._packer, min(self.worlds.walked, default="clean"))
         if can.reason:
             warnings.warn(f"trials on {self.model.name} are not packed: {can.reason}", NotPacked, stacklevel=2)
         return can
@@ -134,7 +134,6 @@ class Bench:
         n_tokens = n_tokens_within(self.worlds, budget, held, [way.n_tokens for way in ways], n_columns)
         plan = make_plan(trials, ways, self._settled(n_tokens))
         self.tally.needs(held + chunk_gib(self.worlds, n_tokens, n_columns))
-        self._count(trials, plan)
         return plan
 
     def prepare(self, trials: Sequence[Trial], budget_gib: float = math.inf) -> float:
@@ -165,6 +164,7 @@ class Bench:
         self, trials: Sequence[Trial], plan: Plan, progress: Progress = no_progress, stage: str = "trials"
     ) -> Iterator[tuple[int, Values]]:
         """Every trial's index and values, as chunks finish; those that the store has come first."""
+        self._count(trials, plan)
         keys = self._keys(trials)
         held = self.store.read(keys) if self.store else {}
         null = {ix: self.base(trials[ix].world) for ix in plan.null}

@@ -87,9 +87,14 @@ class Worlds:
         self._extend(world, set(sites), walks=walks)
 
     @property
-    def walked(self) -> str | None:
-        """A world whose way through the blocks is known."""
-        return next((world for world, _ in self._walks), None)
+    def walked(self) -> set[str]:
+        """The worlds whose way through the blocks is known."""
+        return {world for world, _ in self._walks}
+
+    @property
+    def held(self) -> set[tuple[str, str]]:
+        """(world, site) of every recording."""
+        return {(world, site) for (world, _), recording in self._recordings.items() for site in recording.tensors}
 
     def recording(self, world: str, group: int, sites: Iterable[str] = ()) -> Recording:
         """A world's recording, extended by whole sites, for one group."""

@@ -196,24 +196,20 @@ def halving():
 class TestFaults:
     """Kept as they were found: two things that compute different numbers, and share a key."""
 
-    @pytest.mark.xfail(strict=True, reason="only the weights are in the key, not the config")
     def test_the_config(self):
         one, other = (tiny("llama", rope_parameters={"rope_type": "default", "rope_theta": t}) for t in (1e4, 100.0))
         assert of_bench(from_source(one)) != of_bench(from_source(other))
 
-    @pytest.mark.xfail(strict=True, reason="closures are not in the key")
     def test_what_a_metrics_function_closes_over(self):
         def make(token):
             return op.Metric("own", "logits", lambda logits, pairs: logits[:, -1, token])
 
         assert of_bench(metric=make(3)) != of_bench(metric=make(4))
 
-    @pytest.mark.xfail(strict=True, reason="default arguments are not in the key")
     def test_the_defaults_of_a_metrics_function(self):
         metrics = [op.Metric("own", "logits", lambda logits, pairs, t=t: logits[:, -1, t]) for t in (3, 4)]
         assert of_bench(metric=metrics[0]) != of_bench(metric=metrics[1])
 
-    @pytest.mark.xfail(strict=True, reason="a callable without code of its own counts as no code")
     def test_partial_functions(self):
         def value(logits, pairs, token):
             return logits[:, -1, token]
@@ -221,31 +217,25 @@ class TestFaults:
         metrics = [op.Metric("own", "logits", partial(value, token=token)) for token in (3, 4)]
         assert of_bench(metric=metrics[0]) != of_bench(metric=metrics[1])
 
-    @pytest.mark.xfail(strict=True, reason="which positions it reads, and against what, is not in the key")
     @pytest.mark.parametrize("changed", [{"reads_targets": True}, {"against": "corrupt"}], ids=str)
     def test_what_a_metric_reads(self, changed):
         own = replace(METRICS["kl"], name="own")
         assert of_bench(metric=replace(own, **changed)) != of_bench(metric=own)
 
-    @pytest.mark.xfail(strict=True, reason="marks, which a metric of the user's own can read, are not in the key")
     def test_the_marks_of_a_pair(self):
         assert of_bench(task=with_pair(marks={"end": 2})) != of_bench()
 
-    @pytest.mark.xfail(strict=True, reason="the lengths of a recording's rows, which a mean weighs by, are not in the key")
     def test_the_lengths_of_a_recordings_rows(self):
         held = op.record(model_of("llama"), [(1, 2, 3), (4, 5, 6)], "blocks.1.mlp_out")
         gate, shorter = (op.mean("blocks.1.mlp_out", r, over="all") for r in (held, replace(held, lengths=(3, 2))))
         assert key(gate) != key(shorter)
 
-    @pytest.mark.xfail(strict=True, reason="of an actuator only its class's name and fields are in the key")
     def test_the_code_of_an_actuator_of_the_users_own(self):
         assert key(Gate(parse("blocks.1.mlp_out"), doubling())) != key(Gate(parse("blocks.1.mlp_out"), halving()))
 
-    @pytest.mark.xfail(strict=True, raises=TypeError, reason="it is handed to JSON as it is")
     def test_an_actuator_that_is_no_data_class_has_a_key(self):
         assert len(key(Gate(parse("blocks.1.mlp_out"), Bare()))) == 64
 
-    @pytest.mark.xfail(strict=True, reason="a set prints in the order of its hashes, which strings change in every process")
     def test_a_set_in_a_metrics_code_has_one_key(self):
         def own(logits, pairs):
             return logits[:, -1, 3]

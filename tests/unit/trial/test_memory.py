@@ -50,7 +50,6 @@ def test_one_trial_must_fit(worlds):
         n_tokens_within(worlds, 1.0, 1.0, [5], 2)
 
 
-@pytest.mark.xfail(strict=True, reason="halving can go below the largest trial")
 def test_the_number_of_tokens_is_enough_for_one_trial(worlds):
     assert n_tokens_within(worlds, chunk_gib(worlds, 100, 2), 0.0, [5, 100], 2) >= 100
 

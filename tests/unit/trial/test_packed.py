@@ -267,8 +267,9 @@ class TestOtherRoutes:
         bench = Bench(model, task)
         for chunk in (plan := bench.plan(trials)).chunks:
             assert (chunk.route, chunk.layer) == (route, layer) and why in chunk.reason and len(chunk.trials) == 1
-        assert len(plan.chunks) == 2 and sum((bench.work.plainly or {}).values()) == 2
+        assert len(plan.chunks) == 2
         assert far(bench.run_many(trials), [run_naively(model, task, trial) for trial in trials]) <= 1e-10
+        assert sum((bench.work.plainly or {}).values()) == 2
 
     def test_bloom_is_declined_once_and_starts_by_layer(self):
         model, task = model_of("bloom", "eager", torch.float64), make_task()
@@ -506,33 +507,28 @@ class TestWork:
 class TestFaults:
     """Kept as they were found."""
 
-    @pytest.mark.xfail(strict=True, reason="taps of a layer are grouped by site in the order of the first trial")
     def test_gates_at_two_sites_of_one_module_keep_each_trials_own_order(self):
         model, task = model_of("llama", "sdpa", torch.float64), make_task()
         one, other = op.zero("blocks.1.resid_mid"), op.scale("blocks.1.attn_out", 2.0)
         trials = [trial_of(one, other), trial_of(other, one)]
         assert far(Bench(model, task).run_many(trials), [run_naively(model, task, trial) for trial in trials]) <= 1e-10
 
-    @pytest.mark.xfail(strict=True, reason="taps of a layer are grouped by site, so that the third gate acts second")
     def test_gates_between_those_of_another_site_keep_their_order(self):
         model, task = model_of("olmo2", "sdpa", torch.float64), make_task()
         double, flip = op.scale("blocks.1.attn_out", 2.0), op.scale("blocks.1.attn_out", -1.0)
         trial = trial_of(double, op.clamp("blocks.1.ln1_post", low=-0.1), flip)
         assert Bench(model, task).run(trial) == pytest.approx(run_naively(model, task, trial), abs=1e-10)
 
-    @pytest.mark.xfail(strict=True, reason="equal gates before the blocks are taken for one")
     def test_two_equal_gates_before_the_blocks_act_twice(self):
         model, task = model_of("llama", "sdpa", torch.float64), make_task()
         trial = trial_of(op.scale("embed", 0.5), op.scale("embed", 0.5))
         assert Bench(model, task).run(trial) == pytest.approx(run_naively(model, task, trial), abs=1e-10)
 
-    @pytest.mark.xfail(strict=True, raises=TypeError, reason="gates are put into sets")
     def test_actuators_need_not_be_hashable(self):
         model, task = model_of("llama", "sdpa", torch.float64), make_task()
         trial = trial_of(Gate(parse("blocks.1.attn_out"), Loose()))
         assert Bench(model, task).run(trial) == pytest.approx(run_naively(model, task, trial), abs=1e-10)
 
-    @pytest.mark.xfail(strict=True, reason="the trial run without positions: torch.tensor([]) is no index")
     def test_a_metric_may_read_the_first_half_of_the_prompts_only(self):
         model = model_of("llama", "sdpa", torch.float64)
         pairs = tuple(replace(pair, targets=((1, 11),)) for pair in make_task((8, 8)).pairs)

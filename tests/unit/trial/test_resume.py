@@ -187,7 +187,6 @@ class TestNothingIsTakenForAnother:
         wide = sweep(tmp_path / "run")
         assert wide.values[6:] == narrow.values and sum(n for _, n in ran) == 6
 
-    @pytest.mark.xfail(strict=True, reason="closures are not in the key: see test_key.py")
     def test_a_metric_that_closes_over_something_else(self, tmp_path):
         def metric(token):
             return op.Metric("own", "logits", lambda logits, pairs: logits[:, -1, token])

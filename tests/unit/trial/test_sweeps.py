@@ -190,7 +190,6 @@ class TestBudget:
         for one, other in zip(grid.values, wanted.values, strict=True):
             assert one == pytest.approx(other, abs=1e-12)
 
-    @pytest.mark.xfail(strict=True, reason="where the recordings alone are too much, no budget is named")
     def test_any_budget_that_is_too_small_names_one_that_will_do(self):
         with pytest.raises(BadOption, match="give memory_gib="):
             op.sweep(model(), make_task(LENGTHS), self.GATE, memory_gib=1e-9)
