@@ -94,7 +94,7 @@ def test_help_loads_no_torch(words):
 
 
 def test_every_command_explains_itself(run):
-    for command in ("find", "sweep", "sites", "record", "report", "tasks", "models"):
+    for command in ("find", "sweep", "sites", "record", "report", "runs", "export", "tasks", "models"):
         ran = run(command, "--help")
         assert ran.code == 0 and f"Usage: optrode {command}" in ran.out
 
@@ -247,6 +247,11 @@ def test_find_of_a_named_task_as_json(run, folder, tmp_path):
         (["sweep", "-m", "FOLDER", "--require-accuracy", "1"], "[task-too-hard] task ioi with"),
         (["sweep", "-m", "FOLDER", "--require-accuracy", "0", "--each", "layers"], "[bad-gate] each='layers'"),
         (["sweep", "-m", "FOLDER", "--require-accuracy", "0", "--metric", "gap"], "[bad-option] metric 'gap'"),
+        (["sweep", "-m", "FOLDER", "--executor", "rya"], "[bad-option] executor 'rya'"),
+        (["sweep", "-m", "FOLDER", "--executor", "ray", "--workers", "0"], "[bad-option] "),
+        (["sweep", "-m", "FOLDER", "--require-accuracy", "0", "--memory-gib", "1e-6"], "[bad-option] 1e-06 GiB of memory"),
+        (["runs", "/nowhere/at-all"], "[bad-file] "),
+        (["export", "/nowhere/at-all", "--to", "x.csv"], "[bad-file] "),
         (["find", "-m", "FOLDER", "--require-accuracy", "0", "--method", "magic"], "[bad-option] method 'magic'"),
         (["find", "-m", "FOLDER", "--require-accuracy", "0", "--ablation", "zeros"], "[bad-option] ablation 'zeros'"),
         (["find", "-m", "FOLDER", "--require-accuracy", "0", "--size", "0"], "[bad-option] size=0"),

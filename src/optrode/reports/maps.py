@@ -23,7 +23,7 @@ def grids_section(parts: Parts) -> Section | None:
     grids = [grid for grid in parts.grids if grid not in parts.views]
     if not grids:
         return None
-    words = "Each cell is one run of the model with one gate held. Hover over a cell for its site and values."
+    words = "Each cell is the model with that gate held. Hover over a cell for its site and values."
     blocks, figures = zip(*(_grid_block(grid, f"grid-{ix}") for ix, grid in enumerate(grids)), strict=True)
     drawn = {key: figure for part in figures for key, figure in part.items()}
     return Section("grids", "Sweeps", "Sweeps over the model", paragraph(words) + _side_by_side(grids, blocks), drawn)
@@ -115,7 +115,7 @@ def _grid_block(grid: Grid, key: str) -> tuple[str, dict[str, Any]]:
     else:
         what = "change as a share"
         words = f"Change as a share of the value without the gate ({metric} {short(base)} {grid.unit}); −1 takes all of it."
-    caption = f"{capital(task_words(grid.task))}, {count(len(grid.base), 'prompt')}. {words}"
+    caption = f"{capital(task_words(grid.task))}, {count(len(grid.base), 'prompt')}. {words}{_spared(grid)}"
     label = f"Heat map of {grid.title}: {' by '.join(axis.name for axis in grid.axes)}. {_peak(grid)}"
     bar = legend(what, limit, has_null=any(grid.is_null))
     figure = plot(
@@ -128,6 +128,14 @@ def _grid_block(grid: Grid, key: str) -> tuple[str, dict[str, Any]]:
     )
     title = f"<h3>{code(grid.title)}</h3>"
     return f'<div class="cell">{title}{figure}{_top_cells(grid)}</div>', {key: grid_heat(grid, limit)}
+
+
+def _spared(grid: Grid) -> str:
+    """How much less was computed than by running every cell in full."""
+    if grid.work.token_layers == 0 or grid.work.ratio < 2:
+        return ""
+    null = f"; {sum(grid.is_null)} of {len(grid.is_null)} cells change nothing" if any(grid.is_null) else ""
+    return f" Every cell exactly, with {short(grid.work.ratio)} times less computed than cell by cell{null}."
 
 
 def _peak(grid: Grid) -> str:
