@@ -68,7 +68,7 @@ a library, and clones instead of references for hooks. They were not measured fu
 {scaling}"""
 
 HOW = {
-    "optrode": "one `sweep`, one `record`. Whatever a sweep needs, it does inside the time.",
+    "optrode": "one `sweep`, one `record`. Whatever a sweep needs, it does inside the time. `record` leaves out the logits,\n  which nobody asked for.",
     "hooks": "transformers' module with PyTorch's forward hooks, a full forward pass per cell. For `record`, hooks that "
     "keep references to what passes by.",
     "transformer_lens": "`TransformerBridge.boot_transformers` on the folder, weights as they are; it forces eager "
@@ -90,7 +90,8 @@ def page(results: Results, scaling: Results | None) -> str:
     example = results["example"]
     threads = {found["threads"] for found in results["contenders"].values() if found.get("threads")}
     return PAGE.format(
-        date=results["date"][:10], machine=_machine(results["machine"]), threads="/".join(map(str, sorted(threads))),
+        date=results["date"][:10] + _again(results),
+        machine=_machine(results["machine"]), threads="/".join(map(str, sorted(threads))),
         warning="**A trial run on a few cells: the numbers mean nothing.**\n\n" if results["quick"] else "",
         targets="\n".join(
             f"| {target.words} | {target.found} | {_MET[target.is_met]} |" for target in targets(results)
@@ -109,6 +110,11 @@ _MET = {True: "yes", False: "**no**", None: "not measured"}
 
 def _how(name: str) -> str:
     return fill(f"- **{LABELS[name]}**: {HOW[name]}", 125, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _again(results: Results) -> str:
+    """Which jobs were measured later than the others, all contenders anew."""
+    return "".join(f" ({job}: {date[:16].replace('T', ' ')} UTC)" for job, date in results.get("again", {}).items())
 
 
 def _machine(found: dict[str, Any]) -> str:

@@ -32,7 +32,8 @@ class Benchmark:
         results: the content of benchmark.json.
     """
 
-    def __init__(self, quick: bool, rounds: int, names: tuple[str, ...]) -> None:
+    def __init__(self, quick: bool, rounds: int, names: tuple[str, ...], jobs: list[str]) -> None:
+        self._jobs = [JOBS[name] for name in jobs]
         self.quick, self.rounds, self.names = quick, rounds, names
         pairs = _write_pairs()
         self.results: dict[str, Any] = {
@@ -51,7 +52,7 @@ class Benchmark:
         for name in self.names:
             self._try_ways(name)
         for number in range(self.rounds):
-            for job in JOBS.values():
+            for job in self._jobs:
                 for name in self._order(number):
                     self._round(number, job, name)
         for worker in self._workers.values():
@@ -73,6 +74,8 @@ class Benchmark:
         """Time every way of a job on a few cells; of the library's own ways keep the fastest."""
         worker = self._workers[name]
         for job, own in worker.ways.items():
+            if JOBS[job] not in self._jobs:
+                continue
             ways = [*own, *worker.hello["by_hand"].get(job, [])]
             passes = 0 if len(ways) == 1 else 1 if self.quick else WAYS_PASSES
             tried = [{way: self._try(worker, JOBS[job], way) for way in ways} for _ in range(passes)]
@@ -154,6 +157,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few cells, two rounds; writes to .bench/quick")
     parser.add_argument("--rounds", type=int, help="how many rounds (3; 2 when quick)")
+    parser.add_argument("--jobs", nargs="+", default=list(JOBS), choices=JOBS, help="measure only these again")
     parser.add_argument("--contenders", nargs="+", default=CONTENDERS, choices=CONTENDERS)
     return parser.parse_args()
 
@@ -164,10 +168,20 @@ def main() -> None:
     started = time.monotonic()
     folder = PLACE / "quick" if asked.quick else DOCS
     folder.mkdir(parents=True, exist_ok=True)
-    benchmark = Benchmark(asked.quick, asked.rounds or (2 if asked.quick else 3), tuple(asked.contenders))
+    benchmark = Benchmark(asked.quick, asked.rounds or (2 if asked.quick else 3), tuple(asked.contenders), asked.jobs)
     benchmark.run()
     benchmark.results["took_s"] = round(time.monotonic() - started)
-    (folder / "benchmark.json").write_text(json.dumps(benchmark.results, indent=1) + "\n")
+    results = benchmark.results if len(asked.jobs) == len(JOBS) else _merged(folder, benchmark.results, asked.jobs)
+    (folder / "benchmark.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+def _merged(folder: Path, new: dict[str, Any], jobs: list[str]) -> dict[str, Any]:
+    """The results that are there, with those of some jobs measured again by all contenders."""
+    old = json.loads((folder / "benchmark.json").read_text())
+    for part in ("runs", "ways"):
+        old[part] = [one for one in old[part] if one["job"] not in jobs] + new[part]
+    old["again"] = old.get("again", {}) | dict.fromkeys(jobs, new["date"])
+    return old
 
 
 if __name__ == "__main__":

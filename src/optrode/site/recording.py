@@ -1,5 +1,6 @@
 """Record any set of sites in one pass, or over a whole generation."""
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -103,9 +104,10 @@ def record(
     """
     if batch_size is not None and batch_size < 1:
         raise BadOption(f"batch_size={batch_size}", "a pass has at least one row", next_step="leave it out for one pass")
+    options = {} if keep_logits else _fewest_logits(model, sites)
     with recording(model, sites, device=device, dtype=dtype) as found, torch.no_grad():
         for part in _parts(model, inputs, batch_size):
-            output = run(model, part)
+            output = run(model, part, **options)
             if isinstance(part, Batch):
                 found.lengths += part.lengths
             if keep_logits:
@@ -114,15 +116,28 @@ def record(
     return found
 
 
-def run(model: Model, inputs: Inputs) -> Any:
-    """One forward pass of the user's module on inputs in any accepted form."""
+def run(model: Model, inputs: Inputs, **options: Any) -> Any:
+    """One forward pass of the user's module on inputs in any accepted form.
+
+    Args:
+        options: further keyword arguments for prompts.
+    """
     if isinstance(inputs, Mapping):
         return model.module(**inputs)
     if isinstance(inputs, Batch):
-        return model.module(**inputs.arguments())
+        return model.module(**inputs.arguments(), **options)
     if isinstance(inputs, Tensor) and (inputs.is_floating_point() or not model.table.places):
         return model.module(inputs.to(model.device))
-    return model.module(**model.batch(inputs).arguments())
+    return model.module(**model.batch(inputs).arguments(), **options)
+
+
+def _fewest_logits(model: Model, sites: Patterns) -> dict[str, int]:
+    """Where nobody reads the logits, one position's are enough: nothing before them changes."""
+    patterns = [sites] if isinstance(sites, (str, SiteName)) else list(sites)
+    chosen = [site for pattern in patterns for site in select_sites(model, pattern)]
+    reads_end = any(site.name.is_module or site.name.kind == "logits" for site in chosen)
+    knows = "logits_to_keep" in inspect.signature(model.module.forward).parameters
+    return {"logits_to_keep": 1} if knows and not reads_end else {}
 
 
 def _parts(model: Model, inputs: Inputs, batch_size: int | None) -> Iterator[Inputs]:
