@@ -68,7 +68,8 @@ a library, and clones instead of references for hooks. They were not measured fu
 {scaling}"""
 
 HOW = {
-    "optrode": "one `sweep`, one `record`. Whatever a sweep needs, it does inside the time. `record` leaves out the logits,\n  which nobody asked for.",
+    "optrode": "one `sweep`, one `record`. Whatever a sweep needs, it does inside the time. `record` leaves out the "
+    "logits,\n  which nobody asked for.",
     "hooks": "transformers' module with PyTorch's forward hooks, a full forward pass per cell. For `record`, hooks that "
     "keep references to what passes by.",
     "transformer_lens": "`TransformerBridge.boot_transformers` on the folder, weights as they are; it forces eager "
