@@ -16,7 +16,8 @@ from tests.unit.trial.test_packed import far, make_task, noise
 # Strategies draw plain data and the tests build gates from it: see test_names.py.
 WIDTHS = {
     "embed": 48, "attn_out": 48, "resid_pre": 48, "resid_mid": 48, "resid_post": 48, "ln1": 48, "ln2": 48, "mlp_out": 48,
-    "attn.q": 8, "attn.k": 8, "attn.v": 8, "attn.z": 8, "mlp.pre": 56, "mlp.pre_linear": 56, "mlp.post": 56, "final_norm": 48,
+    "attn.q": 8, "attn.k": 8, "attn.v": 8, "attn.z": 8, "mlp.pre": 56, "mlp.pre_linear": 56, "mlp.post": 56,
+    "final_norm": 48,
 }  # fmt: skip
 HEADS = {"attn.q": 6, "attn.k": 2, "attn.v": 2, "attn.z": 6}
 ACTUATORS = (
