@@ -152,10 +152,10 @@ class Bench:
         self.store.note("n_tokens", n_tokens)
         return n_tokens
 
-    def _count(self, trials: Sequence[Trial], plan: Plan) -> None:
+    def _count(self, n_trials: int, n_kept: int, plan: Plan) -> None:
         n_tokens = sum(len(rows) * self.worlds.length(group) for group, rows in enumerate(self.worlds.groups))
-        plain = len(trials) * n_tokens * len(self._packer.blocks)
-        self.tally.add(n_trials=len(trials), plain_token_layers=plain, n_null=len(plan.null))
+        plain = (n_trials - n_kept) * n_tokens * len(self._packer.blocks)
+        self.tally.add(n_trials=n_trials, n_kept=n_kept, plain_token_layers=plain, n_null=len(plan.null))
         for chunk in plan.chunks:
             if chunk.reason:
                 self.tally.plainly(chunk.reason, len(chunk.trials))
@@ -164,9 +164,9 @@ class Bench:
         self, trials: Sequence[Trial], plan: Plan, progress: Progress = no_progress, stage: str = "trials"
     ) -> Iterator[tuple[int, Values]]:
         """Every trial's index and values, as chunks finish; those that the store has come first."""
-        self._count(trials, plan)
         keys = self._keys(trials)
         held = self.store.read(keys) if self.store else {}
+        self._count(len(trials), sum(key in held for key in keys), plan)
         null = {ix: self.base(trials[ix].world) for ix in plan.null}
         self._keep({keys[ix]: values for ix, values in null.items() if keys[ix] not in held} if keys else {})
         ready = {ix: held[key] for ix, key in enumerate(keys) if key in held} | null

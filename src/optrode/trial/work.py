@@ -11,10 +11,11 @@ class Work:
     Attributes:
         token_layers: tokens that went through a block, summed over blocks.
         kv_token_layers: tokens of which a block computed keys and values only.
-        plain_token_layers: what running every trial in full would have taken.
+        plain_token_layers: what running every trial in full would have taken, without those kept from before.
         logits: logits computed for trials.
         n_trials: trials asked for.
         n_null: of these, trials whose gates changed nothing, which cost nothing.
+        n_kept: of these, trials that a run folder kept from before.
         memory_gib: what recordings and chunks were estimated to take, at most, in GiB.
         plainly: why trials were not packed: reason -> how many.
     """
@@ -25,6 +26,7 @@ class Work:
     logits: int = 0
     n_trials: int = 0
     n_null: int = 0
+    n_kept: int = 0
     memory_gib: float = 0.0
     plainly: dict[str, int] | None = None
 
@@ -35,7 +37,8 @@ class Work:
 
     def __str__(self) -> str:
         of = f"{self.token_layers} token-layers computed of {self.plain_token_layers} ({self.ratio:.1f} times less)"
-        return of + (f", {self.n_null} of {self.n_trials} trials changed nothing" if self.n_null else "")
+        null = f", {self.n_null} of {self.n_trials} trials changed nothing" if self.n_null else ""
+        return of + null + (f", {self.n_kept} were kept from before" if self.n_kept else "")
 
 
 _COUNTS: Final = tuple(field.name for field in fields(Work) if isinstance(field.default, int))

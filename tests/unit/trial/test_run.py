@@ -161,3 +161,10 @@ def test_a_gate_that_selects_nothing_is_still_an_error():
     model, task = make_model("llama"), make_task((6, 6))
     with pytest.raises(GateNotFired):
         Bench(model, task).run(Trial((op.zero("blocks.1.attn.z[pos=7]"),), "clean", "logit_gap"))
+
+
+def test_trials_that_a_run_folder_kept_are_counted_apart(tmp_path):
+    model, task, gate = make_model("gpt2"), make_task((5, 5)), op.zero("blocks.*.mlp_out", each="layer")
+    first, again = (sweep(model, task, gate, out=tmp_path / "run") for _ in range(2))
+    assert first.values == again.values and (first.work.n_kept, again.work.n_kept) == (0, 3)
+    assert again.work.plain_token_layers == 0 and "3 were kept from before" in str(again.work)
