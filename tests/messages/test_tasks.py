@@ -170,7 +170,6 @@ def test_unknown_words_in_sweeps(model, task):
     [
         ("embed", "layer", ("the site stands outside the blocks", "sweep without layer")),
         ("blocks.*.resid_pre", ("layer", "head"), ("each='head' at blocks.*.resid_pre", "the axes batch, pos, feature")),
-        ("blocks.*.mlp.post", "feature", ("how many features", "not known before a run")),
         ("module:lm_head.out", "feature", ("a module's own site has no named axes",)),
         ("blocks.*.resid_pre[pos=14]", "pos", ("positions 0 to 13",)),
         ("blocks.*.resid_pre[pos=90:]", "pos", ("positions 0 to 13",)),

@@ -293,7 +293,8 @@ def test_a_wrong_input_in_a_process_of_its_own():
 
 def test_ctrl_c_in_a_process_of_its_own(tmp_path):
     code = (
-        "import sys, time, optrode.loading\n"
+        "import signal, sys, time, optrode.loading\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell may start its jobs without one
         "def load(*args, **options):\n    print('ready', flush=True)\n    time.sleep(60)\n"
         "optrode.loading.load = load\n"
         f"sys.argv = ['optrode', 'find', '--out', {str(tmp_path / 'run')!r}]\n"
