@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
+from importlib.metadata import version
 from types import CodeType, FunctionType, MethodType
 from typing import Any, Final
 
@@ -26,9 +27,11 @@ _UNIMPORTANT: Final = ("transformers_version", "name_or_path", "architectures")
 
 
 def bench_key(model: Model, task: Task, metric: Metric) -> str:
-    """Hash of what all trials of a bench share: the model, prompts, answers, and the metric with its code."""
+    """Hash of what all trials of a bench share: this library's version, the model, prompts, answers, and the metric."""
     pairs = [(p.clean, p.corrupt, p.right, p.wrong, p.targets, p.marks) for p in task.pairs]
-    return content_hash([model.weights_hash, _config(model), str(model.dtype), _plain(pairs), _plain(metric)])
+    return content_hash([
+        version("optrode"), model.weights_hash, _config(model), str(model.dtype), _plain(pairs), _plain(metric)
+    ])  # fmt: skip
 
 
 def trial_key(bench: str, trial: Trial) -> str:
