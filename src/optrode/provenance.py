@@ -25,7 +25,7 @@ class Provenance:
         command: the command line, without the path of the program.
         date: UTC, ISO 8601.
         time_s: wall-clock seconds that the measurement took.
-        n_passes: forward passes of the model.
+        n_passes: forward passes of the model; one for each chunk of packed trials.
     """
 
     model: str

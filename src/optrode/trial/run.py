@@ -223,6 +223,7 @@ class Bench:
     def _run_packed(self, trials: Sequence[Trial]) -> list[Values]:
         every = [strips_of(self.worlds, t, ix, skip_null=self.skip_null) or [] for ix, t in enumerate(trials)]
         strips = [strip for some in every for strip in some]
+        self.worlds.n_passes += 1
         logits = logits_of(self._packer, strips, self._packer.run(strips), self._narrow[0])
         found = [list(self.base(trial.world)) for trial in trials]
         for strip, read in zip(strips, logits, strict=True):
