@@ -1,6 +1,5 @@
 """Optrode: one sweep per grid, one `record` for recordings."""
 
-import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -32,8 +31,7 @@ class Contender(Base):
         if job == "record":
             found = op.record(self.model, self.prompts.clean, [f"blocks.*.{kind}" for kind in KINDS])
             return [found[f"blocks.{layer}.{kind}"] for kind in KINDS for layer in range(N_LAYERS)]
-        more = _without_skipping() if job == "grid-all" else {}
-        self._grid = op.sweep(self.model, self.task, _gate(job, cells), **more)
+        self._grid = op.sweep(self.model, self.task, _gate(job, cells), skip_null=job != "grid-all")
         return self._grid
 
     def values(self, job: str, result: Any) -> list[list[float]]:
@@ -69,12 +67,6 @@ def _gate(job: str, cells: Sequence[Cell]) -> Any:
     layers = "*" if len(rows) == shape[0] else "|".join(map(str, rows))
     select = "" if len(columns) == shape[1] else f"[{axis}={'|'.join(map(str, columns))}]"
     return op.patch(f"blocks.{layers}.{kind}{select}", each=("layer", axis))
-
-
-def _without_skipping() -> dict[str, bool]:
-    if "skip_null" not in inspect.signature(op.sweep).parameters:
-        raise NotImplementedError("this Optrode cannot yet run the cells that change nothing (skip_null)")
-    return {"skip_null": False}
 
 
 def _pairs(prompts: Prompts) -> list[op.Pair]:
