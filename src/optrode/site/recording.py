@@ -136,8 +136,11 @@ def _fewest_logits(model: Model, sites: Patterns) -> dict[str, int]:
     patterns = [sites] if isinstance(sites, (str, SiteName)) else list(sites)
     chosen = [site for pattern in patterns for site in select_sites(model, pattern)]
     reads_end = any(site.name.is_module or site.name.kind == "logits" for site in chosen)
+    get_head = getattr(model.module, "get_output_embeddings", None)
+    ends = [model.module, *([head] if get_head and (head := get_head()) is not None else [])]
+    is_held = any(end._forward_hooks for end in ends) or any(end._forward_pre_hooks for end in ends[1:])  # by a gate, say
     knows = "logits_to_keep" in inspect.signature(model.module.forward).parameters
-    return {"logits_to_keep": 1} if knows and not reads_end else {}
+    return {"logits_to_keep": 1} if knows and not reads_end and not is_held else {}
 
 
 def _parts(model: Model, inputs: Inputs, batch_size: int | None) -> Iterator[Inputs]:

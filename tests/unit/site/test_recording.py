@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import optrode as op
 from optrode.errors import NotRecorded
 from optrode.model.source import from_source
 from optrode.model.tiny import tiny
@@ -74,3 +75,10 @@ def test_recordings_survive_a_file(model, tmp_path):
     assert back.lengths == held.lengths and set(back) == set(held)
     assert all(torch.equal(back[site], held[site]) for site in held)
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["held.safetensors"]
+
+
+def test_gates_at_the_logits_see_all_of_them_while_something_else_is_recorded():
+    model = op.load(tiny("llama"))
+    with op.gates(model, op.zero("logits[pos=0]"), op.scale("module:lm_head.out", 2.0)):
+        held = op.record(model, [(1, 2, 3)], "embed")
+    assert torch.equal(held["embed"], op.record(model, [(1, 2, 3)], ["embed", "logits"])["embed"])

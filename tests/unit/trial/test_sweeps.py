@@ -165,7 +165,7 @@ class TestWork:
         # position 3 parts the worlds: one trial in layer 0 with its positions 3 to 5, three in either later layer
         later = [(3, 3), (2, 2), (1, 1)]
         assert work.token_layers == 2 * ((3 + 3 + 1) + sum(p + 1 for p, _ in later) + len(later))
-        assert again.provenance.n_passes == 0 and work.memory_gib > 0 and work.plainly is None
+        assert again.provenance.n_passes == 1 and work.memory_gib > 0 and work.plainly is None
 
     def test_it_names_why_cells_were_not_packed(self):
         grid = op.sweep(model(), make_task((6, 6)), op.zero("blocks.*.attn.pattern", each=("layer", "head")))
