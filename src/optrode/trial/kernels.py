@@ -1,7 +1,7 @@
 """The faster of torch's two matrix products for float32 linear layers on a CPU.
 
-torch multiplies float32 matrices through MKL, which uses AMD processors at about half their rate; oneDNN, which torch
-carries too, uses both makes fully (`docs/benchmark.md` has the rates). The products are the same up to rounding.
+torch multiplies float32 matrices through MKL. On the AMD processor of `docs/benchmark.md`, oneDNN, which torch carries too,
+multiplies twice as fast; other makes were not measured. The products are the same up to rounding.
 Only `nn.Linear` itself is served; anything else computes as it always does.
 """
 
