@@ -31,8 +31,8 @@ class View:
 
 
 ORDER = (
-    "embed", "pos_embed", "resid_pre", "ln1", "attn.q", "attn.k", "attn.v", "attn.scores", "attn.pattern", "attn.z",
-    "attn.result", "ln1_post", "attn_out", "resid_mid", "ln2", "mlp.router", "mlp.pre", "mlp.pre_linear", "mlp.post",
+    "embed", "pos_embed", "resid_pre", "attn_in", "ln1", "attn.q", "attn.k", "attn.v", "attn.scores", "attn.pattern", "attn.z",
+    "attn.result", "ln1_post", "attn_out", "resid_mid", "mlp_in", "ln2", "mlp.router", "mlp.pre", "mlp.pre_linear", "mlp.post",
     "ln2_post", "mlp_out", "resid_post", "final_norm", "logits",
 )  # fmt: skip
 """Site kinds in the order of the computation: how they are listed."""
@@ -40,7 +40,7 @@ ORDER = (
 _RESIDUAL_WIDE = frozenset(
     {
         "embed", "pos_embed", "resid_pre", "resid_mid", "resid_post", "ln1", "ln2", "ln1_post", "ln2_post", "attn_out",
-        "mlp_out", "attn.result", "final_norm",
+        "mlp_out", "attn.result", "final_norm", "attn_in", "mlp_in",
     }
 )  # fmt: skip
 RESIDUAL = View()

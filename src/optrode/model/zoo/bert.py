@@ -18,6 +18,7 @@ def _attention(attn: str, n_heads: int) -> dict[str, Place]:
         "attn.q": Place(f"{attn}.self.query", view=heads(n_heads)),
         "attn.k": Place(f"{attn}.self.key", view=heads(n_heads)),
         "attn.v": Place(f"{attn}.self.value", view=heads(n_heads)),
+        "attn_in": Place(f"{attn}.self", "in"),
         "attn_out": Place(f"{attn}.output.dropout"),
         "resid_mid": Place(f"{attn}.output.LayerNorm", "in"),
         "ln1": Place(f"{attn}.output.LayerNorm"),
@@ -27,6 +28,7 @@ def _attention(attn: str, n_heads: int) -> dict[str, Place]:
 def _rest(block: str) -> dict[str, Place]:
     return {
         "resid_pre": Place(block, "in"),
+        "mlp_in": Place(f"{block}.intermediate.dense", "in"),
         "mlp.pre": Place(f"{block}.intermediate.dense"),
         "mlp.post": Place(f"{block}.output.dense", "in"),
         "mlp_out": Place(f"{block}.output.dropout"),

@@ -26,7 +26,9 @@ def _attention(attn: str, n_heads: int, d_head: int) -> dict[str, Place]:
 def _rest(block: str) -> dict[str, Place]:
     return {
         "resid_pre": Place(block, "in"),
+        "attn_in": Place(f"{block}.input_layernorm", "in"),
         "ln1": Place(f"{block}.input_layernorm"),
+        "mlp_in": Place(f"{block}.post_attention_layernorm", "in"),
         "ln2": Place(f"{block}.post_attention_layernorm"),
         "mlp.pre": Place(f"{block}.mlp.dense_h_to_4h"),
         "mlp.post": Place(f"{block}.mlp.dense_4h_to_h", "in"),

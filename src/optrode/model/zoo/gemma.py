@@ -15,10 +15,12 @@ from optrode.model.zoo.llama import attention_places, gated_mlp_places, head_wid
 def _norms(block: str) -> dict[str, Place]:
     after_attn, after_mlp = f"{block}.post_attention_layernorm", f"{block}.post_feedforward_layernorm"
     return {
+        "attn_in": Place(f"{block}.input_layernorm", "in"),
         "ln1": Place(f"{block}.input_layernorm"),
         "ln1_post": Place(after_attn),
         "attn_out": Place(after_attn),
         "resid_mid": Place(f"{block}.input_layernorm", "in", how="mid", added=after_attn),
+        "mlp_in": Place(f"{block}.pre_feedforward_layernorm", "in"),
         "ln2": Place(f"{block}.pre_feedforward_layernorm"),
         "ln2_post": Place(after_mlp),
         "mlp_out": Place(after_mlp),

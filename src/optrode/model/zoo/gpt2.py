@@ -21,9 +21,11 @@ def _attention(attn: str, n_heads: int, d_model: int) -> dict[str, Place]:
 def _block(block: str) -> dict[str, Place]:
     return {
         "resid_pre": Place(block, "in"),
+        "attn_in": Place(f"{block}.ln_1", "in"),
         "ln1": Place(f"{block}.ln_1"),
         "attn_out": Place(f"{block}.attn"),
         "resid_mid": Place(f"{block}.ln_1", "in", how="mid", added=f"{block}.attn"),
+        "mlp_in": Place(f"{block}.ln_2", "in"),
         "ln2": Place(f"{block}.ln_2"),
         "mlp.pre": Place(f"{block}.mlp.c_fc"),
         "mlp.post": Place(f"{block}.mlp.c_proj", "in"),

@@ -62,9 +62,11 @@ def stem_places(prefix: str, block: str) -> dict[str, Place]:
 def pre_norm_places(block: str) -> dict[str, Place]:
     """Sites of a sequential pre-norm block: what each half reads, adds, and the stream in between."""
     return {
+        "attn_in": Place(f"{block}.input_layernorm", "in"),
         "ln1": Place(f"{block}.input_layernorm"),
         "attn_out": Place(f"{block}.self_attn"),
         "resid_mid": Place(f"{block}.input_layernorm", "in", how="mid", added=f"{block}.self_attn"),
+        "mlp_in": Place(f"{block}.post_attention_layernorm", "in"),
         "ln2": Place(f"{block}.post_attention_layernorm"),
         "mlp_out": Place(f"{block}.mlp"),
     }

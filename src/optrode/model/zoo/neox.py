@@ -27,9 +27,11 @@ def _block(block: str, is_parallel: bool) -> dict[str, Place]:
     attn_out = f"{block}.post_attention_dropout"
     places = {
         "resid_pre": Place(block, "in"),
+        "attn_in": Place(f"{block}.input_layernorm", "in"),
         "ln1": Place(f"{block}.input_layernorm"),
         "attn_out": Place(attn_out),
         "resid_mid": Place(f"{block}.input_layernorm", "in", how="mid", added=attn_out),
+        "mlp_in": Place(f"{block}.post_attention_layernorm", "in"),
         "ln2": Place(f"{block}.post_attention_layernorm"),
         "mlp.pre": Place(f"{block}.mlp.dense_h_to_4h"),
         "mlp.post": Place(f"{block}.mlp.dense_4h_to_h", "in"),

@@ -16,6 +16,8 @@ NO_PRE_NORM = "attention and MLP read the residual stream without a norm; their 
 def _norms(block: str) -> dict[str, Place]:
     after_attn, after_mlp = f"{block}.post_attention_layernorm", f"{block}.post_feedforward_layernorm"
     return {
+        "attn_in": Place(f"{block}.self_attn", "in"),
+        "mlp_in": Place(f"{block}.mlp", "in"),
         "ln1_post": Place(after_attn),
         "attn_out": Place(after_attn),
         "resid_mid": Place(f"{block}.self_attn", "in", how="mid", added=after_attn),

@@ -17,9 +17,11 @@ NO_POSITIONS = "the position embedding is a parameter of `embeddings`, added ins
 def _block(block: str) -> dict[str, Place]:
     return {
         "resid_pre": Place(block, "in"),
+        "attn_in": Place(f"{block}.layernorm_before", "in"),
         "ln1": Place(f"{block}.layernorm_before"),
         "attn_out": Place(f"{block}.attention"),
         "resid_mid": Place(f"{block}.layernorm_before", "in", how="mid", added=f"{block}.attention"),
+        "mlp_in": Place(f"{block}.layernorm_after", "in"),
         "ln2": Place(f"{block}.layernorm_after"),
         "mlp.pre": Place(f"{block}.mlp.fc1"),
         "mlp.post": Place(f"{block}.mlp.fc2", "in"),
