@@ -221,3 +221,58 @@ class EdgeProof:
     n_prompts: int
     n_bootstrap: int
     provenance: Provenance
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """What one method reached on a task; all rows of a table are measured on the same prompts.
+
+    Attributes:
+        method: e.g. "eap-ig".
+        cpr: of the curve that selects by signed score (higher is better).
+        cmd: of the curve that selects by absolute score (lower is better).
+        n_passes: forward and backward passes that its scores took.
+        time_s: wall-clock seconds that its scores took.
+        points: (share of edges, faithfulness) by absolute selection, ascending.
+        points_signed: the same by signed selection; empty when not measured.
+        auroc: of its absolute scores against the edges known to be true; None where the truth is not known.
+        auroc_floored: the same with scores below the floor taken as ties.
+        correlation: Pearson's r with exact effects; None when exact effects were not measured.
+        notes: what the reader must know, such as that integrated gradients did not converge.
+    """
+
+    method: str
+    cpr: float
+    cmd: float
+    n_passes: int
+    time_s: float
+    points: tuple[tuple[float, float], ...]
+    points_signed: tuple[tuple[float, float], ...] = ()
+    auroc: float | None = None
+    auroc_floored: float | None = None
+    correlation: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MethodTable:
+    """Methods compared on one task.
+
+    Attributes:
+        ablation: "resample", "zero", "mean" or "optimal".
+        rows: one per method.
+        jaccard: [method][method] overlap of the circuits of `size` edges, |A and B| / |A or B|, in the order of `rows`.
+        size: edges of the circuits compared.
+        n_all: edges of the whole model.
+        n_prompts: that faithfulness was measured on.
+    """
+
+    task: str
+    metric: str
+    ablation: str
+    rows: tuple[MethodRow, ...]
+    jaccard: tuple[tuple[float, ...], ...]
+    size: int
+    n_all: int
+    n_prompts: int
+    provenance: Provenance
