@@ -1,0 +1,213 @@
+"""One small transformer of our own: ground truth for circuit discovery runs on it, and it needs nothing but torch.
+
+Every choice that a published architecture makes differently is a field of its `Spec`. Norms compute in the parameters'
+own type, so that a float64 model is float64 throughout. Blocks get the residual stream first and everything else by name,
+and return the stream alone, so that a run can go on from any of them; attention scores and pattern pass through modules
+of their own, where they can be read and replaced.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from optrode.errors import BadOption
+from optrode.model.model import Model
+from optrode.nn.sites import table_of
+from optrode.nn.spec import Spec
+
+__all__ = ["Output", "Spec", "Transformer", "as_model", "build", "table_of"]
+
+_BASE: Final = 10_000.0
+"""Of the wavelengths of rotary positions."""
+
+
+@dataclass
+class Output:
+    """What the transformer returns: logits [batch, read, column]. A gate at the logits puts others in their place."""
+
+    logits: Tensor
+
+
+@final
+class Attention(nn.Module):
+    """softmax(q k^T / sqrt(d_head)) v, with separate projections; each K/V head serves a group of query heads."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.spec = spec
+        wide, narrow = spec.n_heads * spec.head_width, spec.n_kv * spec.head_width
+        self.q = nn.Linear(spec.d_model, wide, bias=spec.has_bias)
+        self.k = nn.Linear(spec.d_model, narrow, bias=spec.has_bias)
+        self.v = nn.Linear(spec.d_model, narrow, bias=spec.has_bias)
+        self.scores, self.pattern = nn.Identity(), nn.Identity()
+        self.o = nn.Linear(wide, spec.d_model, bias=spec.has_bias)
+
+    def forward(
+        self, hidden: Float[Tensor, "batch pos d_model"], closed: Bool[Tensor, "#batch 1 pos src"],
+        turn: Float[Tensor, "2 #batch pos half"] | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:  # fmt: skip
+        """What attention adds to the residual stream.
+
+        Args:
+            closed: true where a position may not look. No gate at the scores can open it.
+            turn: cosine and sine of each position's angles, for rotary positions.
+        """
+        q, k, v = (project(hidden).unflatten(-1, (-1, self.spec.head_width)) for project in (self.q, self.k, self.v))
+        if turn is not None:
+            q, k = _turned(q, turn), _turned(k, turn)
+        group = self.spec.n_heads // self.spec.n_kv
+        k, v = k.repeat_interleave(group, 2), v.repeat_interleave(group, 2)
+        scores = torch.einsum("bphd,bshd->bhps", q, k) * self.spec.head_width**-0.5
+        scores = self.scores(scores.masked_fill(closed, -torch.inf))
+        pattern = self.pattern(scores.masked_fill(closed, torch.finfo(scores.dtype).min).softmax(-1))
+        added: Tensor = self.o(torch.einsum("bhps,bshd->bphd", pattern, v).flatten(2))
+        return added
+
+
+@final
+class Mlp(nn.Module):
+    """down(activation(up(x)))."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.up = nn.Linear(spec.d_model, spec.d_mlp, bias=spec.has_bias)
+        self.activation = nn.ReLU() if spec.activation == "relu" else nn.GELU()
+        self.down = nn.Linear(spec.d_mlp, spec.d_model, bias=spec.has_bias)
+
+    def forward(self, hidden: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """What the MLP adds to the residual stream."""
+        added: Tensor = self.down(self.activation(self.up(hidden)))
+        return added
+
+
+@final
+class Block(nn.Module):
+    """Attention and, unless the spec leaves it out, an MLP; each reads the normed residual stream and adds to it."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.is_parallel = spec.is_parallel
+        self.ln1, self.attn = _norm(spec), Attention(spec)
+        self.ln2 = _norm(spec) if spec.d_mlp else None
+        self.mlp = Mlp(spec) if spec.d_mlp else None
+
+    def forward(
+        self, stream: Float[Tensor, "batch pos d_model"], *, closed: Bool[Tensor, "#batch 1 pos src"],
+        turn: Float[Tensor, "2 #batch pos half"] | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:  # fmt: skip
+        """The residual stream after the block; see `Attention` for the arguments."""
+        middle: Tensor = stream + self.attn(self.ln1(stream), closed, turn)
+        if self.ln2 is None or self.mlp is None:
+            return middle
+        after: Tensor = middle + self.mlp(self.ln2(stream if self.is_parallel else middle))
+        return after
+
+
+@final
+class Transformer(nn.Module):
+    """Embedding, blocks, unembedding.
+
+    Attributes:
+        config: the spec, under the name that transformers gives it.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        self.config = spec
+        self.embed = nn.Embedding(spec.vocab, spec.d_model)
+        self.pos_embed = nn.Embedding(spec.n_ctx, spec.d_model) if spec.positions == "learned" else None
+        self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.n_layers))
+        self.final_norm = _norm(spec)
+        self.unembed = nn.Linear(spec.d_model, spec.n_columns, bias=False)
+
+    def forward(
+        self, input_ids: Int[Tensor, "batch pos"], attention_mask: Int[Tensor, "batch pos"] | None = None,
+        logits_to_keep: int | Int[Tensor, " read"] = 0, **unused: Any,
+    ) -> Output:  # fmt: skip
+        """Logits [batch, read, column].
+
+        Args:
+            attention_mask: 0 at padding, which nobody looks at and which positions do not count.
+            logits_to_keep: at the last so many positions (0: at all), or at these.
+
+        Raises:
+            BadOption: the prompt is longer than the spec's `n_ctx`.
+        """
+        positions = self._positions(input_ids, attention_mask)
+        stream = self.embed(input_ids)
+        if self.pos_embed is not None:
+            stream = stream + self.pos_embed(positions)
+        around = {"closed": self._closed(input_ids, attention_mask), "turn": self._turn(positions)}
+        for block in self.blocks:
+            stream = block(stream, **around)
+        kept = slice(-logits_to_keep or None, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        return Output(self.unembed(self.final_norm(stream[:, kept])))
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The token embedding."""
+        return self.embed
+
+    def get_output_embeddings(self) -> nn.Linear:
+        """The unembedding, whose columns can be computed one by one."""
+        return self.unembed
+
+    def _positions(self, input_ids: Tensor, mask: Tensor | None) -> Int[Tensor, "rows pos"]:
+        """The position of each token: one row where all rows have the same."""
+        n_pos, n_ctx = input_ids.shape[1], self.config.n_ctx
+        if n_pos > n_ctx:
+            step = f"give prompts of at most {n_ctx} tokens"
+            raise BadOption(f"a prompt of {n_pos} tokens", f"the model was built for n_ctx={n_ctx}", next_step=step)
+        if mask is None:
+            return torch.arange(n_pos, device=input_ids.device)[None]
+        return (mask.long().cumsum(1) - 1).clamp(min=0)
+
+    def _closed(self, input_ids: Tensor, mask: Tensor | None) -> Bool[Tensor, "rows 1 pos src"]:
+        """True where a position may not look."""
+        n_pos = input_ids.shape[1]
+        later = torch.ones(n_pos, n_pos, dtype=torch.bool, device=input_ids.device).triu(1)
+        closed = (later if self.config.is_causal else torch.zeros_like(later))[None, None]
+        return closed if mask is None else closed | ~mask.bool()[:, None, None]
+
+    def _turn(self, positions: Int[Tensor, "rows pos"]) -> Float[Tensor, "2 rows pos half"] | None:
+        """Cosine and sine of the angles that each position turns pairs of dimensions by."""
+        if self.config.positions != "rotary":
+            return None
+        width, weight = self.config.head_width, self.embed.weight
+        wavelengths = _BASE ** (torch.arange(0, width, 2, device=weight.device, dtype=torch.float64) / width)
+        angles = positions[..., None] / wavelengths
+        return torch.stack([angles.cos(), angles.sin()]).to(weight.dtype)
+
+
+def as_model(module: Transformer, name: str = "transformer") -> Model:
+    """The module with its table of sites."""
+    return Model(module.eval(), table_of(module.config), name=name)
+
+
+def build(spec: Spec, random_seed: int = 0, dtype: torch.dtype = torch.float32) -> Transformer:
+    """A transformer with random weights, no bias 0 and no norm's gain 1; the caller's random state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random_seed)
+        module = Transformer(spec).to(dtype)
+        for parameter in module.parameters():
+            if parameter.dim() == 1:
+                nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.2)
+    return module.eval()
+
+
+def _norm(spec: Spec) -> nn.Module:
+    if spec.norm == "none":
+        return nn.Identity()
+    if spec.norm == "rms":
+        return nn.RMSNorm(spec.d_model, eps=spec.eps)
+    return nn.LayerNorm(spec.d_model, eps=spec.eps, bias=spec.has_bias)
+
+
+def _turned(
+    by_head: Float[Tensor, "batch pos head d_head"], turn: Float[Tensor, "2 #batch pos half"]
+) -> Float[Tensor, "batch pos head d_head"]:
+    """Rotary positions: dimensions i and i + d_head/2 turned as a pair."""
+    (cos, sin), (one, two) = turn[:, :, :, None], by_head.chunk(2, -1)
+    return torch.cat([one * cos - two * sin, two * cos + one * sin], -1)
