@@ -103,7 +103,7 @@ class Bench:
         """[prompt] metric without gates."""
         if world not in self._base:
             with torch.no_grad():
-                parts = [self._measured(self.worlds.logits(world, g), g) for g in range(len(self.worlds.groups))]
+                parts = [self.measured(self.worlds.logits(world, g), g) for g in range(len(self.worlds.groups))]
             self._base[world] = self._in_order(parts)
         return self._base[world]
 
@@ -227,28 +227,32 @@ class Bench:
         logits = logits_of(self._packer, strips, self._packer.run(strips), self._narrow[0])
         found = [list(self.base(trial.world)) for trial in trials]
         for strip, read in zip(strips, logits, strict=True):
-            values = self._measured(read, strip.group, strip.rows)
+            values = self.measured(read, strip.group, strip.rows)
             for row, value in zip(strip.rows, values, strict=True):
                 found[strip.trial][self.worlds.groups[strip.group][row]] = value
         return [tuple(values) for values in found]
 
     def _run_alone(self, trial: Trial, layer: int) -> Values:
         with torch.no_grad():
-            return self._in_order([self._measured(self.read(trial, g, layer), g) for g in range(len(self.worlds.groups))])
+            return self._in_order([self.measured(self.read(trial, g, layer), g) for g in range(len(self.worlds.groups))])
 
     @cached_property
     def _narrow(self) -> tuple[tuple[int, ...] | None, tuple[Pair, ...]]:
         return narrowed(self.metric, self.task.pairs)
 
-    def _measured(self, logits: Tensor, group: int, rows: Sequence[int] | None = None) -> list[float]:
+    def measured(self, logits: Tensor, group: int, rows: Sequence[int] | None = None) -> list[float]:
         """[row] metric of some rows of a group, from logits of all tokens or of the columns that the metric reads."""
+        chosen = range(len(self.worlds.groups[group])) if rows is None else rows
+        values: list[float] = self.measure_rows(logits, group, chosen).tolist()
+        return values
+
+    def measure_rows(self, logits: Tensor, group: int, rows: Sequence[int]) -> Float[Tensor, " row"]:
+        """The metric of some rows of a group, with its gradient."""
         columns, narrow = self._narrow
         pairs = narrow if columns is not None and logits.shape[-1] == len(columns) else self.task.pairs
         members = self.worlds.groups[group]
-        chosen = list(range(len(members))) if rows is None else list(rows)
-        plain = self.worlds.logits(self.metric.against, group)[chosen] if self.metric.against else None
-        values: list[float] = measure(self.metric, logits, [pairs[members[row]] for row in chosen], plain).tolist()
-        return values
+        plain = self.worlds.logits(self.metric.against, group)[list(rows)] if self.metric.against else None
+        return measure(self.metric, logits, [pairs[members[row]] for row in rows], plain)
 
     def _in_order(self, parts: Sequence[Sequence[float]]) -> Values:
         values = [0.0] * len(self.task)

@@ -23,7 +23,7 @@ from optrode.errors import BadName, nearest
 ARROW: Final = " -> "
 EMBED: Final = "embed"
 LOGITS: Final = "logits"
-PARTS: Final = ("q", "k", "v")
+KEYS: Final[tuple[Literal["k", "v"], ...]] = ("k", "v")
 Kind = Literal["embed", "head", "mlp", "q", "k", "v", "logits"]
 
 _ARROW: Final = re.compile(r"\s*(?:->|→)\s*")
@@ -76,7 +76,7 @@ class Graph:
         found: list[End] = []
         for layer in range(self.n_layers):
             found += [End("q", layer, head) for head in range(self.n_heads)]
-            found += [End(part, layer, head) for part in ("k", "v") for head in range(self.n_kv)]  # type: ignore[arg-type]
+            found += [End(part, layer, head) for part in KEYS for head in range(self.n_kv)]
             found += [End("mlp", layer)] if self.has_mlps else []
         return (*found, End("logits", self.n_layers))
 

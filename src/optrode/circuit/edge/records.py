@@ -69,7 +69,7 @@ class EdgeScores:
     @cached_property
     def values(self) -> Float[np.ndarray, " edge"]:
         """Mean over prompts."""
-        return self.per_prompt.mean(0)
+        return np.asarray(self.per_prompt.mean(0))
 
     def ranked(self, *, is_absolute: bool = True) -> NDArray[np.int64]:
         """Edges, strongest first: by size, or (not absolute) those that help the task most first."""
@@ -191,7 +191,6 @@ class EdgeProof:
         faithfulness, interval: of the circuit, (m(C) - m(empty)) / (m(full) - m(empty)), a ratio of means over prompts.
         curves: one per way to select.
         random: faithfulness of random circuits with as many edges into each kind of receiver.
-        random_curve: mean faithfulness of random circuits at the sizes of the curves, for scale.
         without, without_interval: faithfulness of what is left when the circuit is removed (near 0: nothing else does it).
         completeness: [subset] |m(M without K) - m(C without K)| / |full - empty| for random subsets K of the circuit
             (Wang et al., arXiv 2211.00593, section 4); near 0 is complete.

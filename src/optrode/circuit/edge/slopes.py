@@ -1,0 +1,146 @@
+"""Gradients of the metric at every receiver's input, from one forward and one backward pass.
+
+Those of q, k and v are kept at the projections' outputs, per head [row, pos, head, d_head], and taken back to the residual
+stream later, one layer at a time (`contract.py`): a gradient at each head's own input would take d_model / d_head times the
+memory. An MLP's input and the end of the stream are read as a whole, so theirs are kept as they are.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from optrode.circuit.edge.graph import KEYS
+from optrode.circuit.edge.hold import edge_taps
+from optrode.circuit.edge.senders import Sent, listening, noted, nothing
+from optrode.circuit.edge.wiring import Wiring
+from optrode.gate.gate import Gate
+from optrode.gate.place import gates
+from optrode.site.site import Moment, Site
+from optrode.site.tap import Function, tapped
+from optrode.trial.trial import World
+from optrode.trial.worlds import read_logits
+
+PARTS: Final = ("q", *KEYS)
+Total = Callable[[Tensor], Tensor]
+"""Logits -> [row] metric."""
+
+
+@dataclass
+class Slopes:
+    """What one forward and backward pass gave.
+
+    Attributes:
+        sent: every sender's output in this run.
+        streams: [layer] what the attention read, [row, pos, d_model].
+        outputs: [layer] the attention's output before its own norm, where it has one; else empty.
+        sums: attention, MLP, attention, ... of each layer: the stream before its own norm, where it has one; else empty.
+        heads: part ("q", "k", "v") -> [layer] of [row, pos, head, d_head].
+        mlp: [layer] of [row, pos, d_model], at the MLP's input in the residual stream.
+        end: [row, pos, d_model], at the end of the residual stream.
+        values: [row] the metric.
+    """
+
+    sent: Sent
+    streams: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    sums: list[Tensor] = field(default_factory=list)
+    heads: dict[str, list[Tensor]] = field(default_factory=dict)
+    mlp: list[Tensor] = field(default_factory=list)
+    end: Tensor = field(default_factory=lambda: torch.empty(0))
+    values: Tensor = field(default_factory=lambda: torch.empty(0))
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where gradients are taken.
+
+    Attributes:
+        world: whose prompts are read.
+        gates: held in the run, bound to their recordings.
+        keep: every edge's a, the same for all; below 1 the run has every edge partly ablated.
+    """
+
+    gates: tuple[Gate, ...] = ()
+    keep: float = 1.0
+    world: World = "clean"
+
+
+def slopes_at(
+    wiring: Wiring, inputs: Tensor, positions: Sequence[int], metric: Total, point: Point, ablated: Sent | None = None
+) -> Slopes:
+    """One forward and one backward pass.
+
+    Args:
+        metric: gradients are those of its sum over rows, so each row's are its own.
+        ablated: needed where `point.keep` is below 1.
+    """
+    found, held = Slopes(nothing()), _Held(wiring)
+    with ExitStack() as stack:
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(wiring.widened())
+        stack.enter_context(tapped(wiring.model, [(wiring.site("resid_pre", 0), _leaf)]))
+        if point.keep < 1:
+            assert ablated is not None
+            stack.enter_context(tapped(wiring.model, edge_taps(wiring, _uniform(wiring, point.keep, inputs), ablated)))
+        stack.enter_context(gates(wiring.model, *point.gates))
+        stack.enter_context(tapped(wiring.model, listening(wiring, found.sent) + held.taps(found)))
+        values = metric(read_logits(wiring.model, inputs, positions))
+        slopes = torch.autograd.grad(values.sum(), held.tensors, allow_unused=True)
+    held.hand_over(slopes, found)
+    found.values = values.detach()
+    return found
+
+
+def _uniform(wiring: Wiring, keep: float, inputs: Tensor) -> Tensor:
+    return torch.full((len(wiring.graph.sender_ends),), keep, dtype=wiring.model.dtype, device=inputs.device)
+
+
+def _leaf(h: Tensor, moment: Moment) -> Tensor:
+    """Gradients flow from here on: parameters need none."""
+    return h.detach().requires_grad_()
+
+
+class _Held:
+    """Tensors of the run's graph whose gradients are wanted, and where these go."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self.wiring = wiring
+        self.tensors: list[Tensor] = []
+        self.kinds: list[str] = []
+
+    def taps(self, found: Slopes) -> list[tuple[Site, Function]]:
+        site, graph = self.wiring.site, self.wiring.graph
+        taps: list[tuple[Site, Function]] = []
+        for layer in range(graph.n_layers):
+            taps.append((site("attn_in", layer), noted(found.streams)))
+            taps += [(site(f"attn.{part}", layer), self._keep(part)) for part in PARTS]
+            if not self.wiring.is_additive:
+                taps.append((self.wiring.unnormed_write(layer), noted(found.outputs)))
+            if graph.has_mlps:
+                taps.append((site("mlp_in", layer), self._keep("mlp")))
+            taps += [(place, noted(found.sums)) for place in self.wiring.stream_sums(layer)]
+        return [*taps, (self.wiring.end(), self._keep("end"))]
+
+    def _keep(self, kind: str) -> Function:
+        def tap(h: Tensor, moment: Moment) -> Tensor:
+            copies = self.wiring.graph.n_heads // h.shape[2] if self.wiring.per_query_head and kind in KEYS else 1
+            if not h.requires_grad:  # nothing before it does
+                h = h.detach().requires_grad_()
+            own = h.repeat_interleave(copies, 2) if copies > 1 else h.view_as(h)  # a branch of its own in the graph
+            self.tensors.append(own)
+            self.kinds.append(kind)
+            return own
+
+        return tap
+
+    def hand_over(self, slopes: Sequence[Tensor | None], found: Slopes) -> None:
+        by_kind: dict[str, list[Tensor]] = {kind: [] for kind in (*PARTS, "mlp", "end")}
+        for kind, tensor, slope in zip(self.kinds, self.tensors, slopes, strict=True):
+            by_kind[kind].append(torch.zeros_like(tensor) if slope is None else slope)
+        (found.end,), found.mlp = by_kind.pop("end"), by_kind.pop("mlp")
+        found.heads = by_kind
+
