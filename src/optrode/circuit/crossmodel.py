@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Final, Literal, final
+from typing import Any, Final, final
 
 import numpy as np
 import torch
@@ -31,7 +31,6 @@ from optrode.trial.prompts import Task
 from optrode.trial.run import Bench, Progress, no_progress
 from optrode.trial.trial import Trial
 
-At = Literal["output", "input"]
 SIDES: Final = ("output", "input")
 _INPUTS: Final = ("attn.q", "attn.k", "attn.v")
 
@@ -90,7 +89,7 @@ class CrossPatch:
 
 
 def cross_patch(
-    model_a: Model, model_b: Model, task: Task, sets: Mapping[str, Sequence[str]], at: At = "output", *,
+    model_a: Model, model_b: Model, task: Task, sets: Mapping[str, Sequence[str]], at: str = "output", *,
     n_random: int = 10, n_bootstrap: int = N_BOOTSTRAP, random_seed: int = 0, progress: Progress = no_progress,
 ) -> CrossPatch:  # fmt: skip
     """Give nodes of A the values that B has on the same clean prompts, and measure what A gains.
@@ -139,7 +138,7 @@ Measured = tuple[Values, Values]
 class _Crossing:
     """One comparison under way: both benches, and both models' own values."""
 
-    def __init__(self, model_a: Model, model_b: Model, task: Task, at: At, drawn: Draws) -> None:
+    def __init__(self, model_a: Model, model_b: Model, task: Task, at: str, drawn: Draws) -> None:
         self.at, self.drawn = at, drawn
         self.benches = (Bench(model_a, task), Bench(model_b, task))
 

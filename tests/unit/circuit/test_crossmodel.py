@@ -113,6 +113,7 @@ def test_models_of_different_make_are_refused():
         ({"none": []}, "output", BadOption, "set 'none'"),
         ({"far": ["blocks.9.attn.z"]}, "output", UnknownSite, "layers 0 to 2"),
         ({"odd": ["blocks.1.attn.q"]}, "output", BadOption, "attn.z"),
+        ({"all": ["blocks.1.attn.z"]}, "inputs", BadOption, "Nearest: input"),
     ],
 )
 def test_bad_input_is_named(sets, at, error, text):
