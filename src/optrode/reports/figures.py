@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
-from optrode.circuit.circuit import Circuit, HeadScores, Proof, Scores, SpotCheck
+from optrode.circuit.circuit import Circuit, HeadScores, Interval, Proof, Scores, SpotCheck
 from optrode.reports.nodes import node_name, token_label
 from optrode.reports.words import interval, number, short
 from optrode.trial.grid import Axis, Grid
@@ -69,7 +69,7 @@ def heat(cells: Cells, hover: Sequence[Sequence[str]], down: Axis, across: Axis,
         "zmin": 0 if scale == "sequential" else -rounded(limit), "zmax": rounded(limit),
     }  # fmt: skip
     up = True if down.name == "layer" else "reversed"
-    layout = _layout(
+    layout = layout_of(
         xaxis=_ticks(across), yaxis={**_ticks(down), "autorange": up}, margin={"l": 44, "r": 10, "t": 6, "b": 40}
     )  # fmt: skip
     return {"data": [trace], "layout": layout}
@@ -147,19 +147,19 @@ def curve(proof: Proof, circuit: Circuit | None) -> Figure:
     line = [point.faithfulness for point in points]
     hover = [f"{point.size} nodes: {number(point.faithfulness)} {interval(point.interval)}" for point in points]
     traces: list[Figure] = [
-        _trace(sizes, [p.interval.low for p in points], "edge", mode="lines", showlegend=False, hoverinfo="skip"),
-        _trace(
+        trace_of(sizes, [p.interval.low for p in points], "edge", mode="lines", showlegend=False, hoverinfo="skip"),
+        trace_of(
             sizes, [p.interval.high for p in points], "band", "95 % interval", mode="lines", fill="tonexty", hoverinfo="skip"
         ),
-        _trace(sizes, line, "line", "strongest nodes", mode="lines+markers", text=hover, hoverinfo="text"),
+        trace_of(sizes, line, "line", "strongest nodes", mode="lines+markers", text=hover, hoverinfo="text"),
     ]
     if proof.random:
         words = [f"random circuit: {number(value)}" for value in proof.random]
-        traces.append(_trace([proof.size] * len(words), proof.random, "random", "random circuits of its size", text=words))
-    traces.append(_dot(proof.size, proof.faithfulness, proof.interval.low, proof.interval.high, "chosen", "the circuit"))
+        traces.append(trace_of([proof.size] * len(words), proof.random, "random", "random circuits of its size", text=words))
+    traces.append(dot(float(proof.size), proof.faithfulness, proof.interval, "chosen", "the circuit", f"{proof.size} nodes"))
     if circuit:
         rest, bounds = circuit.n_all - circuit.size, proof.completeness_interval
-        traces.append(_dot(rest, proof.completeness, bounds.low, bounds.high, "rest", "all nodes but the circuit"))
+        traces.append(dot(float(rest), proof.completeness, bounds, "rest", "all nodes but the circuit", f"{rest} nodes"))
     target = circuit.target if circuit else 0.0
     every = [*sizes, proof.size, *([circuit.n_all - circuit.size] if circuit else [])]
     return {"data": traces, "layout": _curve_layout([size for size in every if size > 0], target, 0 in every)}
@@ -172,28 +172,34 @@ def _curve_layout(sizes: Sequence[int], target: float, has_zero: bool) -> Figure
         ticks = [size for size in NICE_SIZES if low <= size <= high]
         xaxis |= {"type": "log", "tickvals": ticks, "ticktext": [str(size) for size in ticks]}
         xaxis |= {"range": [math.log10(low) - 0.08, math.log10(high) + 0.08]}
-    shapes = [_level(1.0, "solid"), *([_level(target, "dash")] if target else [])]
-    notes = [_level_label(target, f"target {number(target)}")] if target else []
+    shapes = [level(1.0, "solid"), *([level(target, "dash")] if target else [])]
+    notes = [level_label(target, f"target {number(target)}")] if target else []
     yaxis = {"title": {"text": "faithfulness"}, "fixedrange": True, "zeroline": True, "automargin": True}
-    layout = _layout(xaxis=xaxis, yaxis=yaxis, margin={"l": 54, "r": 12, "t": 12, "b": 44}, shapes=shapes, annotations=notes)
+    margin = {"l": 54, "r": 12, "t": 12, "b": 44}
+    layout = layout_of(xaxis=xaxis, yaxis=yaxis, margin=margin, shapes=shapes, annotations=notes)
     return layout | {"showlegend": True, "legend": LEGEND}
 
 
 def minimality(proof: Proof) -> tuple[Figure, int]:
     """Faithfulness lost without each node, largest first, and the height that its bars need."""
-    rows = sorted(proof.minimality, key=lambda row: row.lost)[-MOST_BARS:]
+    return loss_bars([(row.node, node_name(row.node).label, row.lost, row.interval) for row in proof.minimality])
+
+
+def loss_bars(losses: Sequence[tuple[str, str, float, Interval]]) -> tuple[Figure, int]:
+    """Bars of (name, label, lost, interval), largest first, and the height that they need."""
+    rows = sorted(losses, key=lambda row: row[2])[-MOST_BARS:]
     errors = {
-        "type": "data", "symmetric": False, "array": [row.interval.high - row.lost for row in rows],
-        "arrayminus": [row.lost - row.interval.low for row in rows], "thickness": 1.2, "width": 3,
+        "type": "data", "symmetric": False, "array": [bounds.high - lost for *_, lost, bounds in rows],
+        "arrayminus": [lost - bounds.low for *_, lost, bounds in rows], "thickness": 1.2, "width": 3,
     }  # fmt: skip
-    hover = [f"<b>{text(row.node)}</b><br>lost {number(row.lost, 3)} {interval(row.interval, 3)}" for row in rows]
+    hover = [f"<b>{text(name)}</b><br>lost {number(lost, 3)} {interval(bounds, 3)}" for name, _, lost, bounds in rows]
     bars = {
-        "type": "bar", "orientation": "h", "x": [row.lost for row in rows], "y": list(range(len(rows))), "error_x": errors,
-        "customdata": hover, "hovertemplate": "%{customdata}<extra></extra>", "meta": {"role": "bars"},
+        "type": "bar", "orientation": "h", "x": [lost for *_, lost, _ in rows], "y": list(range(len(rows))),
+        "error_x": errors, "customdata": hover, "hovertemplate": "%{customdata}<extra></extra>", "meta": {"role": "bars"},
     }  # fmt: skip
-    ticks = {"tickvals": list(range(len(rows))), "ticktext": [text(node_name(row.node).label) for row in rows]}
+    ticks = {"tickvals": list(range(len(rows))), "ticktext": [text(label) for _, label, *_ in rows]}
     still = {"fixedrange": True, "zeroline": False, "showgrid": False, "automargin": True}
-    layout = _layout(
+    layout = layout_of(
         xaxis={"title": {"text": "faithfulness lost"}, "fixedrange": True, "automargin": True},
         yaxis=ticks | {"range": [-0.7, len(rows) - 0.3], "ticklabelstandoff": 4, **still},
         margin={"l": 60, "r": 12, "t": 6, "b": 44}, bargap=0.35,
@@ -203,24 +209,33 @@ def minimality(proof: Proof) -> tuple[Figure, int]:
 
 def spot_check(check: SpotCheck, unit: str) -> Figure:
     """Approximate effects against exact ones; on the diagonal they agree."""
+    points = zip(check.nodes, check.is_top, check.approximate, check.exact, strict=True)
+    return against(list(points), "nodes", unit)
+
+
+def against(points: Sequence[tuple[str, bool, float, float]], noun: str, unit: str) -> Figure:
+    """Points of (name, is strongest, approximate effect, exact effect), and the line on which both are equal."""
     traces = []
-    for is_top, role, name in ((True, "chosen", "strongest nodes"), (False, "random", "random nodes")):
-        picked = [ix for ix, flag in enumerate(check.is_top) if flag is is_top]
-        approximate, exact = [check.approximate[ix] for ix in picked], [check.exact[ix] for ix in picked]
+    for is_top, role, name in ((True, "chosen", f"strongest {noun}"), (False, "random", f"random {noun}")):
+        picked = [point for point in points if point[1] is is_top]
         words = [
-            f"<b>{text(check.nodes[ix])}</b><br>approximate {short(check.approximate[ix])}<br>exact {short(check.exact[ix])}"
-            for ix in picked
+            f"<b>{text(node)}</b><br>approximate {short(approximate)}<br>exact {short(exact)}"
+            for node, _, approximate, exact in picked
         ]
-        traces.append(_trace(approximate, exact, role, name, text=words))
-    values = [value for value in (*check.approximate, *check.exact) if math.isfinite(value)]
+        traces.append(trace_of([point[2] for point in picked], [point[3] for point in picked], role, name, text=words))
+    values = [value for point in points for value in point[2:] if math.isfinite(value)]
     ends = [min(values, default=0.0), max(values, default=1.0)]
-    diagonal = _trace(ends, ends, "guide", "equal", mode="lines", hoverinfo="skip")
-    layout = _layout(
-        xaxis={"title": {"text": f"approximate effect ({text(unit)})"}, "fixedrange": True, "automargin": True},
-        yaxis={"title": {"text": f"exact effect ({text(unit)})"}, "fixedrange": True, "automargin": True},
+    diagonal = trace_of(ends, ends, "guide", "equal", mode="lines", hoverinfo="skip")
+    layout = layout_of(
+        xaxis={"title": {"text": f"approximate effect{_in(unit)}"}, "fixedrange": True, "automargin": True},
+        yaxis={"title": {"text": f"exact effect{_in(unit)}"}, "fixedrange": True, "automargin": True},
         margin={"l": 54, "r": 12, "t": 12, "b": 44}, showlegend=True, legend=LEGEND,
     )  # fmt: skip
     return {"data": [diagonal, *traces], "layout": layout}
+
+
+def _in(unit: str) -> str:
+    return f" ({text(unit)})" if unit else ""
 
 
 def numbered(name: str, n: int) -> Axis:
@@ -228,20 +243,23 @@ def numbered(name: str, n: int) -> Axis:
     return Axis(name, tuple(map(str, range(n))))
 
 
-def _trace(x: Sequence[float | int], y: Sequence[float], role: str, name: str = "", **more: Any) -> Figure:
+def trace_of(x: Sequence[float | int], y: Sequence[float], role: str, name: str = "", **more: Any) -> Figure:
+    """One scatter trace; its `role` says how the page's script paints it."""
     base = {"type": "scatter", "mode": "markers", "x": list(x), "y": list(y), "name": name, "meta": {"role": role}}
     base |= {} if "hoverinfo" in more else {"hoverinfo": "text"}
     plain: Figure = rounded(base | more)
     return plain
 
 
-def _dot(x: int, y: float, low: float, high: float, role: str, name: str) -> Figure:
-    errors = {"type": "data", "symmetric": False, "array": [high - y], "arrayminus": [y - low], "thickness": 1.6, "width": 5}
-    words = [f"{name}, {x} nodes: {number(y)} [{number(low)}, {number(high)}]"]
-    return _trace([x], [y], role, name, error_y=errors, text=words)
+def dot(x: float, y: float, bounds: Interval, role: str, name: str, at: str) -> Figure:
+    """One point with its interval; `at` says where it stands, in words."""
+    arms = {"array": [bounds.high - y], "arrayminus": [y - bounds.low], "thickness": 1.6, "width": 5}
+    errors = {"type": "data", "symmetric": False, **arms}
+    return trace_of([x], [y], role, name, error_y=errors, text=[f"{name}, {at}: {number(y)} {interval(bounds)}"])
 
 
-def _layout(**parts: Any) -> Figure:
+def layout_of(**parts: Any) -> Figure:
+    """A layout that neither pans nor zooms."""
     plain: Figure = rounded({"dragmode": False, "hovermode": "closest", "showlegend": False, **parts})
     return plain
 
@@ -268,7 +286,8 @@ def _rows(cells: Sequence[Any], down: Axis) -> list[list[Any]]:
     return [list(cells[start : start + width]) for start in range(0, len(cells), width or 1)]
 
 
-def _level(y: float, dash: str) -> Figure:
+def level(y: float, dash: str) -> Figure:
+    """A line across at one height."""
     return {
         "type": "line",
         "xref": "paper",
@@ -281,7 +300,8 @@ def _level(y: float, dash: str) -> Figure:
     }
 
 
-def _level_label(y: float, words: str) -> Figure:
+def level_label(y: float, words: str) -> Figure:
+    """Words at the left end of such a line."""
     return {
         "xref": "paper", "x": 0, "xanchor": "left", "y": y, "yanchor": "bottom", "text": words, "showarrow": False,
         "font": {"size": 11},

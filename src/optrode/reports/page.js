@@ -1,31 +1,22 @@
 "use strict";
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+  const { make, draw, data } = dom;
   const root = document.documentElement;
-  const SVG = "http://www.w3.org/2000/svg";
   const TONES = ["n4", "n3", "n2", "n1", "z", "p1", "p2", "p3", "p4"];
   const plots = [...document.querySelectorAll("[data-figure]")];
 
   const colour = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
   const hovered = (element, words) => { element.textContent = words; };
 
-  // Elements are made with text only: nothing from a record is ever parsed as markup.
-  const make = (tag, words = "", kind = "") => {
-    const element = document.createElement(tag);
-    element.textContent = words;
-    if (kind) element.className = kind;
-    return element;
-  };
-  const draw = (tag, attributes, words = "") => {
-    const element = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    if (words) element.textContent = words;
-    return element;
-  };
-
   // ---- Plotly figures: the figure says what a trace stands for, the style sheet says how that looks.
   const ramp = (names) => names.map((name, ix) => [ix / (names.length - 1), colour(name)]);
+  const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "cross", "star", "pentagon"];
+  const series = () => Object.fromEntries(SYMBOLS.map((symbol, ix) => [
+    `series-${ix}`, { line: { color: colour(`s${ix}`), width: 1.8 }, marker: { color: colour(`s${ix}`), size: 7, symbol } },
+  ]));
   const roles = () => ({
+    ...series(),
+    second: { line: { color: colour("s3"), width: 2, dash: "dot" }, marker: { color: colour("s3"), size: 6, symbol: "square" } },
     edge: { line: { width: 0 }, marker: { opacity: 0 } },
     band: { line: { width: 0 }, fillcolor: colour("p1") + "99" },
     line: { line: { color: colour("p3"), width: 2 }, marker: { color: colour("p3"), size: 6 } },

@@ -13,17 +13,21 @@ from typing import Any, Final
 
 from optrode.errors import BadOption
 from optrode.records import write_text
-from optrode.reports.blocks import facts, text
+from optrode.reports.blocks import text
 from optrode.reports.circuits import attention_section, circuit_section
+from optrode.reports.edges.circuit import edge_circuit_section
+from optrode.reports.edges.methods import method_sections
+from optrode.reports.edges.proof import edge_proof_section
+from optrode.reports.edges.scores import edge_scores_section
+from optrode.reports.lead import lead_html, lead_of, title_of
 from optrode.reports.maps import grids_section, scores_section, views_section
 from optrode.reports.parts import Part, Parts, sort_parts
 from optrode.reports.proofs import proof_section
 from optrode.reports.section import Section
 from optrode.reports.sources import provenance_section
 from optrode.reports.tasking import task_section
-from optrode.reports.words import Headline, capital, count, headline, interval, number, task_words
+from optrode.reports.words import headline
 
-STATUS: Final = {"holds": "The circuit holds", "fails": "The circuit does not hold", "open": ""}
 FRAME_HEIGHT: Final = 640
 
 
@@ -47,7 +51,8 @@ class Page:
         """The whole page as text; the same records give the same text."""
         figures = {key: figure for section in self.sections for key, figure in section.figures.items()}
         data = {"figures": figures} | {key: value for section in self.sections for key, value in section.data.items()}
-        scripts = [*([_plotly()] if figures else []), _asset("page.js")]
+        graph = [_asset("edges.js")] if "edges" in data else []
+        scripts = [*([_plotly()] if figures else []), _asset("dom.js"), _asset("page.js"), *graph]
         kind = ' class="bare"' if self.is_bare else ""
         code = "".join(f"<script>{script}</script>" for script in scripts)
         return (
@@ -94,24 +99,24 @@ def report(*parts: Part, title: str = "") -> Page:
     """One page from the records of an investigation, in any order; what is missing is left out.
 
     Args:
-        parts: any of Task, Grid (several), Scores, Circuit, Proof, HeadScores.
+        parts: any of Task, Grid (several), Scores, Circuit, Proof, HeadScores, EdgeScores, EdgeCircuit, EdgeProof,
+            MethodTable.
         title: by default the task and the model.
 
     Raises:
         BadOption: no record, two of a kind that a page shows one of, or a proof of another circuit.
     """
     sorted_parts = sort_parts(parts)
-    lead = headline(sorted_parts)
-    name = title or _title(sorted_parts)
-    return Page(name, _lead(sorted_parts, lead, name), _sections(sorted_parts, lead))
+    name = title or title_of(sorted_parts)
+    return Page(name, lead_html(sorted_parts, lead_of(sorted_parts), name), _sections(sorted_parts))
 
 
 def show(record: Part) -> Page:
     """One record's figures alone, for a notebook."""
     parts = sort_parts((record,))
-    left_out = {"provenance", "scores"} if parts.circuit else {"provenance"}
-    sections = [section for section in _sections(parts, headline(parts)) if section.key not in left_out]
-    return Page(_title(parts), "", tuple(sections), is_bare=True)
+    left_out = {"provenance"} | ({"scores"} if parts.circuit else {"edge-scores"} if parts.edge_circuit else set())
+    sections = [section for section in _sections(parts) if section.key not in left_out]
+    return Page(title_of(parts), "", tuple(sections), is_bare=True)
 
 
 def figure_html(record: Part) -> str:
@@ -119,7 +124,7 @@ def figure_html(record: Part) -> str:
     return show(record)._repr_html_()
 
 
-def _sections(parts: Parts, lead: Headline) -> tuple[Section, ...]:
+def _sections(parts: Parts) -> tuple[Section, ...]:
     found: Sequence[Section | None] = (
         task_section(parts.task) if parts.task else None,
         grids_section(parts),
@@ -127,38 +132,14 @@ def _sections(parts: Parts, lead: Headline) -> tuple[Section, ...]:
         scores_section(parts),
         circuit_section(parts),
         attention_section(parts.circuit),
-        proof_section(parts, lead),
+        proof_section(parts, headline(parts)) if parts.proof else None,
+        edge_scores_section(parts),
+        edge_circuit_section(parts),
+        edge_proof_section(parts),
+        *method_sections(parts.methods),
         provenance_section(parts),
     )
     return tuple(section for section in found if section is not None)
-
-
-def _title(parts: Parts) -> str:
-    name = capital(task_words(parts.task_name))
-    return f"{name} in {parts.model}" if parts.model else name
-
-
-def _lead(parts: Parts, lead: Headline, title: str) -> str:
-    badge = f'<p class="badge {lead.status}">{STATUS[lead.status]}</p>' if STATUS[lead.status] else ""
-    return (
-        f'<header><p class="eyebrow">Optrode report</p><h1>{text(title)}</h1>{badge}'
-        f'<p class="headline">{text(lead.sentence)}</p>{_key_figures(parts)}</header>'
-    )
-
-
-def _key_figures(parts: Parts) -> str:
-    circuit, proof = parts.circuit, parts.proof
-    found = []
-    if proof:
-        found.append(("Faithfulness", number(proof.faithfulness), f"95 % {interval(proof.interval)}"))
-        if proof.random:
-            found.append(("Best random circuit", number(max(proof.random)), f"of {len(proof.random)}"))
-        found.append(("Without the circuit", number(proof.completeness), f"95 % {interval(proof.completeness_interval)}"))
-    if circuit:
-        found.append(("Circuit", f"{circuit.size} / {circuit.n_all}", "nodes"))
-    if proof:
-        found.append(("Measured on", str(proof.n_prompts), count(proof.n_prompts, "prompt").split(" ")[1]))
-    return facts(found) if found else ""
 
 
 def _policy(scripts: Sequence[str]) -> str:

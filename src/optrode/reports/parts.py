@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from optrode.circuit.circuit import Circuit, HeadScores, Proof, Scores
+from optrode.circuit.edge.records import EdgeCircuit, EdgeProof, EdgeScores, MethodTable
 from optrode.errors import BadOption
 from optrode.provenance import Provenance
 from optrode.trial.grid import Grid
 from optrode.trial.prompts import Task
 
-Part = Task | Grid | Scores | Circuit | Proof | HeadScores
+Part = Task | Grid | Scores | Circuit | Proof | HeadScores | EdgeScores | EdgeCircuit | EdgeProof | MethodTable
 T = TypeVar("T")
-KINDS = (Task, Grid, Scores, Circuit, Proof, HeadScores)
+KINDS = (Task, Grid, Scores, Circuit, Proof, HeadScores, EdgeScores, EdgeCircuit, EdgeProof, MethodTable)
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,15 @@ class Parts:
     circuit: Circuit | None = None
     proof: Proof | None = None
     heads: HeadScores | None = None
+    edge_scores: EdgeScores | None = None
+    edge_circuit: EdgeCircuit | None = None
+    edge_proof: EdgeProof | None = None
+    methods: MethodTable | None = None
+
+    @property
+    def edge_effects(self) -> EdgeScores | None:
+        """The edge scores given, or those that the edge circuit was chosen by."""
+        return self.edge_scores or (self.edge_circuit.scores if self.edge_circuit else None)
 
     @property
     def effects(self) -> Scores | None:
@@ -42,6 +52,19 @@ class Parts:
             named.append(("Circuit", self.circuit.provenance))
         if self.proof:
             named.append(("Proof", self.proof.provenance))
+        return (*named, *self._edge_sources)
+
+    @property
+    def _edge_sources(self) -> tuple[tuple[str, Provenance], ...]:
+        named: list[tuple[str, Provenance]] = []
+        if self.edge_effects:
+            named.append((f"Edge scores ({self.edge_effects.method})", self.edge_effects.provenance))
+        if self.edge_circuit:
+            named.append(("Edge circuit", self.edge_circuit.provenance))
+        if self.edge_proof:
+            named.append(("Edge proof", self.edge_proof.provenance))
+        if self.methods:
+            named.append(("Comparison of methods", self.methods.provenance))
         return tuple(named)
 
     @property
@@ -51,8 +74,9 @@ class Parts:
 
     @property
     def task_name(self) -> str:
-        """The first task named by any part, proof first."""
-        owners = (self.proof, self.circuit, self.scores, *self.grids, self.heads)
+        """The first task named by any part, what was found about edges first, and of that the proof."""
+        edges = (self.edge_proof, self.edge_circuit, self.edge_scores, self.methods)
+        owners = (*edges, self.proof, self.circuit, self.scores, *self.grids, self.heads)
         names = [owner.task for owner in owners if owner is not None]
         return names[0] if names else self.task.name if self.task else ""
 
@@ -91,8 +115,13 @@ def sort_parts(parts: tuple[object, ...]) -> Parts:
         circuit=_only(Circuit, parts),
         proof=_only(Proof, parts),
         heads=_only(HeadScores, parts),
+        edge_scores=_only(EdgeScores, parts),
+        edge_circuit=_only(EdgeCircuit, parts),
+        edge_proof=_only(EdgeProof, parts),
+        methods=_only(MethodTable, parts),
     )
     _check_pair(sorted_parts.circuit, sorted_parts.proof)
+    _check_edge_pair(sorted_parts.edge_circuit, sorted_parts.edge_proof)
     return sorted_parts
 
 
@@ -109,12 +138,32 @@ def _check_pair(circuit: Circuit | None, proof: Proof | None) -> None:
     if circuit is None or proof is None:
         return
     strangers = {row.node for row in proof.minimality} - set(circuit.nodes)
-    found = ""
-    if circuit.task != proof.task:
-        found = f"the circuit is of task {circuit.task!r}, the proof of {proof.task!r}"
-    elif circuit.size != proof.size:
-        found = f"the circuit has {circuit.size} nodes, the proof is of {proof.size}"
-    elif strangers:
+    found = _of_another(circuit, proof, "nodes")
+    if not found and strangers:
         found = f"the proof is of a circuit with {sorted(strangers)[0]}, which this one has not"
+    _refuse_pair(found)
+
+
+def _check_edge_pair(circuit: EdgeCircuit | None, proof: EdgeProof | None) -> None:
+    if circuit is None or proof is None:
+        return
+    strangers = {row.edge for row in proof.minimality} - set(circuit.edges)
+    found = _of_another(circuit, proof, "edges")
+    if not found and circuit.n_all != proof.n_all:
+        found = f"the circuit is of a model with {circuit.n_all} edges, the proof of one with {proof.n_all}"
+    elif not found and strangers:
+        found = f"the proof is of a circuit with {sorted(strangers)[0]}, which this one has not"
+    _refuse_pair(found)
+
+
+def _of_another(circuit: Circuit | EdgeCircuit, proof: Proof | EdgeProof, noun: str) -> str:
+    if circuit.task != proof.task:
+        return f"the circuit is of task {circuit.task!r}, the proof of {proof.task!r}"
+    if circuit.size != proof.size:
+        return f"the circuit has {circuit.size} {noun}, the proof is of {proof.size}"
+    return ""
+
+
+def _refuse_pair(found: str) -> None:
     if found:
         raise BadOption("report of a circuit with its proof", found, next_step="prove this circuit, or leave one out")

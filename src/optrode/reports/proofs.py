@@ -1,5 +1,6 @@
 """The section about the proof: what was tested, faithfulness over size with its controls, and what each node is worth."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from optrode.circuit.circuit import Circuit, Proof
@@ -18,13 +19,17 @@ def proof_section(parts: Parts, lead: Headline) -> Section | None:
     if proof is None:
         return None
     figures: dict[str, Any] = {"curve": curve(proof, parts.circuit)}
-    checks = "".join(_check(check) for check in lead.checks)
-    body = f'<ul class="checks">{checks}</ul><p>{text(_definition(proof))}</p>'
+    body = f"{check_list(lead.checks)}<p>{text(_definition(proof))}</p>"
     blocks = _curve_block(proof, parts.circuit)
     if proof.minimality:
         figures["minimality"], height = minimality(proof)
         blocks += _minimality_block(proof, height)
     return Section("proof", "Proof", "The proof", body + f'<div class="row">{blocks}</div>', figures)
+
+
+def check_list(checks: Sequence[Check]) -> str:
+    """What was tested: each passed, failed or only noted."""
+    return f'<ul class="checks">{"".join(_check(check) for check in checks)}</ul>'
 
 
 def _check(check: Check) -> str:

@@ -4,7 +4,7 @@ from optrode.provenance import Provenance
 from optrode.reports.blocks import code, heading, table, text
 from optrode.reports.parts import Parts
 from optrode.reports.section import Section
-from optrode.reports.words import short
+from optrode.reports.words import short, whole
 
 COLUMNS = ("record", "model", "weights", "seed", "passes", "seconds", "date (UTC)", "command")
 
@@ -20,7 +20,7 @@ def provenance_section(parts: Parts) -> Section | None:
 
 def _row(name: str, source: Provenance) -> tuple[str, ...]:
     weights = f'<code title="{text(source.weights_hash)}">{text(source.weights_hash[:12])}</code>'
-    passes = f"{source.n_passes:,}".replace(",", " ")
+    passes = whole(source.n_passes)
     date = text(source.date.replace("T", " ").removesuffix("+00:00"))
     time = short(source.time_s) if source.time_s < 1000 else f"{source.time_s:.0f}"
     cells = (text(name), text(source.model), weights, str(source.random_seed), passes, time, date)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from optrode.circuit.circuit import Circuit, Interval, Proof
+from optrode.circuit.edge.records import EdgeProof
 from optrode.reports.nodes import node_name
 from optrode.reports.parts import Parts
 
@@ -52,9 +53,14 @@ def interval(value: Interval, digits: int = 2) -> str:
     return f"[{number(value.low, digits)}, {number(value.high, digits)}]"
 
 
-def count(n: int, noun: str) -> str:
+def count(n: int, noun: str, plural: str = "") -> str:
     """A count with its noun: "1 head", "14 heads"."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+    return f"{whole(n)} {noun if n == 1 else plural or noun + 's'}"
+
+
+def whole(n: int) -> str:
+    """A whole number, its thousands apart: "70,651"."""
+    return f"{n:,}"
 
 
 def task_words(name: str) -> str:
@@ -99,7 +105,7 @@ def _proven(proof: Proof, circuit: Circuit | None) -> Headline:
         what, verb = f"a circuit of {count(proof.size, 'node')}", "keeps"
     kept = f"{number(proof.faithfulness)} {interval(proof.interval)} of {task_words(proof.task)}"
     where = f" in {proof.provenance.model}"
-    body = f"{what} {verb} {'only ' if is_failed else ''}{kept}{where}{_short_of(proof, circuit)}; {_chance(proof)}."
+    body = f"{what} {verb} {'only ' if is_failed else ''}{kept}{where}{_short_of(proof, circuit)}; {chance(proof)}."
     return Headline(status, f"The circuit does not hold: {body}" if is_failed else capital(body), checks)
 
 
@@ -109,7 +115,8 @@ def _short_of(proof: Proof, circuit: Circuit | None) -> str:
     return ""
 
 
-def _chance(proof: Proof) -> str:
+def chance(proof: Proof | EdgeProof) -> str:
+    """How random circuits of the same size do."""
     if not proof.random:
         return "no random circuits were measured, so chance is not ruled out"
     beaten = sum(not proof.faithfulness > other for other in proof.random)

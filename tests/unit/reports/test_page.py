@@ -15,6 +15,7 @@ from optrode.reports import Page, figure_html, load_ipython_extension, report, s
 from optrode.reports.figures import curve, grid_heat, head_heat, minimality, node_heat, rounded, spot_check
 from optrode.reports.graph import PILL, TALL, place
 from optrode.reports.nodes import node_name, token_label
+from optrode.reports.parts import KINDS
 from optrode.trial.grid import Axis
 
 HOSTILE = "<script>alert(1)</script>"
@@ -121,7 +122,7 @@ def test_notebook_learns_every_kind_of_record():
 
     load_ipython_extension(Shell)
     known = Shell.display_formatter.formatters["text/html"]
-    assert set(known) == {"Task", "Grid", "Scores", "Circuit", "Proof", "HeadScores"}
+    assert set(known) == {kind.__name__ for kind in KINDS} and len(known) == 10
     assert known["Task"](samples.task()).startswith("<iframe ")
 
 
