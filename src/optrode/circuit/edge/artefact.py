@@ -4,20 +4,23 @@ The JSON names the kind of record and its format, the nodes and edges of a circu
 the record but its arrays. What a run folder holds is the same.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from optrode.circuit.edge.records import EdgeCircuit, EdgeProof, EdgeScores
+from optrode.circuit.edge.records import EdgeCircuit, EdgeProof, EdgeScores, MethodTable
 from optrode.errors import BadFile, BadOption
 from optrode.records import read_named, write_named
 
-Artefact = EdgeScores | EdgeCircuit | EdgeProof
-KINDS: Final[dict[str, type]] = {kind.__name__: kind for kind in (EdgeScores, EdgeCircuit, EdgeProof)}
+Artefact = EdgeScores | EdgeCircuit | EdgeProof | MethodTable
+KINDS: Final[dict[str, type]] = {kind.__name__: kind for kind in (EdgeScores, EdgeCircuit, EdgeProof, MethodTable)}
 
 
-def save(record: Artefact, path: str | Path) -> Path:
+def save(record: object, path: str | Path) -> Path:
     """Write `<path>.json` and, if the record has arrays, `<path>.safetensors`; the suffix may be left out.
+
+    Args:
+        record: edge scores, an edge circuit, its proof, or a table of methods.
 
     Returns:
         Path of the JSON file.
@@ -32,7 +35,8 @@ def save(record: Artefact, path: str | Path) -> Path:
     try:
         return write_named(target, record, about(record))
     except ValueError as error:
-        raise BadOption(f"artefact {target}", str(error), next_step="make the record from one graph and its scores") from error
+        step = "see that its arrays fit its graph, and that its numbers are finite"
+        raise BadOption(f"artefact {target}", str(error), next_step=step) from error
     except OSError as error:
         found = f"it cannot be written ({error.strerror})"
         raise BadFile(f"artefact {target}", found, next_step="give another path, or make room") from error
@@ -52,7 +56,7 @@ def load(path: str | Path) -> Artefact:
     return record
 
 
-def about(record: Any) -> Mapping[str, Any]:
+def about(record: Any) -> Mapping[str, Sequence[str]]:
     """What a record's file says of it for people: the nodes and edges of an edge circuit, strongest first.
 
     Raises:
