@@ -131,7 +131,7 @@ class _Written:
 
 def _pushed(norm: Norm, point: Tensor, change: Tensor) -> Tensor:
     """A norm's derivative at a point, applied to a change (forward mode)."""
-    pushed: Tensor = torch.func.jvp(norm, (point,), (change,))[1]  # type: ignore[no-untyped-call]
+    pushed: Tensor = torch.func.jvp(norm, (point,), (change,))[1]
     return pushed
 
 

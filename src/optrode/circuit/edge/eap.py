@@ -54,14 +54,14 @@ class Batch:
 
     def slopes(self, point: Point) -> Slopes:
         """One forward and backward pass."""
-        bench = self.runs.bench
-        bench.worlds.n_passes += 1
+        worlds = self.runs.bench.worlds
+        worlds.n_passes += 1
+        ablated, positions = self.ablated if point.keep < 1 else None, worlds.positions(self.group)
+        return slopes_at(self.runs.wiring, self.inputs(point.world), positions, self.metric, point, ablated)
 
-        def metric(logits: Tensor) -> Tensor:
-            return bench.measure_rows(logits, self.group, self.rows)
-
-        ablated = self.ablated if point.keep < 1 else None
-        return slopes_at(self.runs.wiring, self.inputs(point.world), bench.worlds.positions(self.group), metric, point, ablated)
+    def metric(self, logits: Tensor) -> Tensor:
+        """[row] metric of logits."""
+        return self.runs.bench.measure_rows(logits, self.group, self.rows)
 
     def contract(self, ablated: Sent, own: Sent, slopes: Slopes, by_pos: bool) -> Shares:
         """Shares of every edge, for senders' own and ablated outputs."""

@@ -83,7 +83,7 @@ def _tensors(gate: Gate) -> list[Tensor]:
 def _trials(runs: EdgeRuns, group: int, edges: Sequence[int]) -> Iterator[tuple[int, Trial]]:
     """(column, trial) of every edge of a group, receivers of one place together."""
     graph, stream = runs.wiring.graph, _replayed(runs, group)
-    numbered = sorted(((*map(int, graph.ends[edge]), column) for column, edge in enumerate(edges)))
+    numbered = sorted((int(graph.ends[e][0]), int(graph.ends[e][1]), column) for column, e in enumerate(edges))
     for place, members in groupby(numbered, key=lambda one: graph.receiver_ends[one[0]]._replace(head=-1)):
         for some in _split(list(members), runs, group):
             values = _values(runs, group, stream, place, some)

@@ -5,9 +5,9 @@ stream later, one layer at a time (`contract.py`): a gradient at each head's own
 memory. An MLP's input and the end of the stream are read as a whole, so theirs are kept as they are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import torch
@@ -38,7 +38,7 @@ class Slopes:
         streams: [layer] what the attention read, [row, pos, d_model].
         outputs: [layer] the attention's output before its own norm, where it has one; else empty.
         sums: attention, MLP, attention, ... of each layer: the stream before its own norm, where it has one; else empty.
-        heads: part ("q", "k", "v") -> [layer] of [row, pos, head, d_head].
+        heads: "q", "k", "v", and "z" (heads' outputs) -> [layer] of [row, pos, head, d_head].
         mlp: [layer] of [row, pos, d_model], at the MLP's input in the residual stream.
         end: [row, pos, d_model], at the end of the residual stream.
         values: [row] the metric.
@@ -78,7 +78,24 @@ def slopes_at(
         metric: gradients are those of its sum over rows, so each row's are its own.
         ablated: needed where `point.keep` is below 1.
     """
-    found, held = Slopes(nothing()), _Held(wiring)
+    return next(_slopes(wiring, inputs, positions, metric, point, ablated, (None,)))
+
+
+def slopes_without(
+    wiring: Wiring, inputs: Tensor, positions: Sequence[int], metric: Total
+) -> Iterator[Slopes]:
+    """One forward pass and 1 + n_layers backward passes: the plain gradients, then those without each layer's own part.
+
+    A backward pass without a layer goes around its attention and its MLP (GradDrop of AtP*, arXiv 2403.00745, section 3.1.2).
+    """
+    return _slopes(wiring, inputs, positions, metric, Point(), None, (None, *range(wiring.graph.n_layers)))
+
+
+def _slopes(
+    wiring: Wiring, inputs: Tensor, positions: Sequence[int], metric: Total, point: Point, ablated: Sent | None,
+    without: Sequence[int | None],
+) -> Iterator[Slopes]:  # fmt: skip
+    found, held = Slopes(nothing()), _Held(wiring, drops=len(without) > 1)
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
         stack.enter_context(wiring.widened())
@@ -89,10 +106,12 @@ def slopes_at(
         stack.enter_context(gates(wiring.model, *point.gates))
         stack.enter_context(tapped(wiring.model, listening(wiring, found.sent) + held.taps(found)))
         values = metric(read_logits(wiring.model, inputs, positions))
-        slopes = torch.autograd.grad(values.sum(), held.tensors, allow_unused=True)
-    held.hand_over(slopes, found)
-    found.values = values.detach()
-    return found
+        found.values = values.detach()
+    for layer in without:
+        held.dropped = layer
+        is_last = layer == without[-1]
+        slopes = torch.autograd.grad(values.sum(), held.tensors, allow_unused=True, retain_graph=not is_last)
+        yield held.handed_over(slopes, found)
 
 
 def _uniform(wiring: Wiring, keep: float, inputs: Tensor) -> Tensor:
@@ -105,10 +124,15 @@ def _leaf(h: Tensor, moment: Moment) -> Tensor:
 
 
 class _Held:
-    """Tensors of the run's graph whose gradients are wanted, and where these go."""
+    """Tensors of the run's graph whose gradients are wanted, and where these go.
 
-    def __init__(self, wiring: Wiring) -> None:
-        self.wiring = wiring
+    Attributes:
+        dropped: the layer whose own part the next backward pass leaves out.
+    """
+
+    def __init__(self, wiring: Wiring, *, drops: bool) -> None:
+        self.wiring, self.drops = wiring, drops
+        self.dropped: int | None = None
         self.tensors: list[Tensor] = []
         self.kinds: list[str] = []
 
@@ -118,14 +142,15 @@ class _Held:
         for layer in range(graph.n_layers):
             taps.append((site("attn_in", layer), noted(found.streams)))
             taps += [(site(f"attn.{part}", layer), self._keep(part)) for part in PARTS]
-            if not self.wiring.is_additive:
-                taps.append((self.wiring.unnormed_write(layer), noted(found.outputs)))
+            taps.append((site("attn.z", layer), self._keep("z", layer)))
+            taps += [] if self.wiring.is_additive else [(self.wiring.unnormed_write(layer), noted(found.outputs))]
             if graph.has_mlps:
                 taps.append((site("mlp_in", layer), self._keep("mlp")))
+                taps += [(site("mlp_out", layer), self._branch(layer))] if self.drops else []
             taps += [(place, noted(found.sums)) for place in self.wiring.stream_sums(layer)]
         return [*taps, (self.wiring.end(), self._keep("end"))]
 
-    def _keep(self, kind: str) -> Function:
+    def _keep(self, kind: str, layer: int = -1) -> Function:
         def tap(h: Tensor, moment: Moment) -> Tensor:
             copies = self.wiring.graph.n_heads // h.shape[2] if self.wiring.per_query_head and kind in KEYS else 1
             if not h.requires_grad:  # nothing before it does
@@ -133,14 +158,24 @@ class _Held:
             own = h.repeat_interleave(copies, 2) if copies > 1 else h.view_as(h)  # a branch of its own in the graph
             self.tensors.append(own)
             self.kinds.append(kind)
-            return own
+            return self._dropping(own, layer) if kind == "z" and self.drops else own
 
         return tap
 
-    def hand_over(self, slopes: Sequence[Tensor | None], found: Slopes) -> None:
-        by_kind: dict[str, list[Tensor]] = {kind: [] for kind in (*PARTS, "mlp", "end")}
+    def _branch(self, layer: int) -> Function:
+        def tap(h: Tensor, moment: Moment) -> Tensor:
+            return self._dropping(h, layer)
+
+        return tap
+
+    def _dropping(self, h: Tensor, layer: int) -> Tensor:
+        own = h.view_as(h)
+        own.register_hook(lambda slope: torch.zeros_like(slope) if self.dropped == layer else slope)
+        return own
+
+    def handed_over(self, slopes: Sequence[Tensor | None], found: Slopes) -> Slopes:
+        by_kind: dict[str, list[Tensor]] = {kind: [] for kind in (*PARTS, "z", "mlp", "end")}
         for kind, tensor, slope in zip(self.kinds, self.tensors, slopes, strict=True):
             by_kind[kind].append(torch.zeros_like(tensor) if slope is None else slope)
-        (found.end,), found.mlp = by_kind.pop("end"), by_kind.pop("mlp")
-        found.heads = by_kind
-
+        (end,), mlp = by_kind.pop("end"), by_kind.pop("mlp")
+        return replace(found, end=end, mlp=mlp, heads=by_kind)

@@ -65,15 +65,19 @@ class Wiring:
 
         With `per_query_head` a group's k and v weights stand once for each of its query heads.
         """
+        by_head, bias = self.grouped_weights(layer, part)
+        copies = self.graph.n_heads // by_head.shape[0] if self.per_query_head and part != "q" else 1
+        if copies == 1:
+            return by_head, bias
+        return by_head.repeat_interleave(copies, 0), None if bias is None else bias.repeat_interleave(copies, 0)
+
+    def grouped_weights(
+        self, layer: int, part: str
+    ) -> tuple[Float[Tensor, "head d_model d_head"], Float[Tensor, "head d_head"] | None]:
+        """W and bias of the q, k or v projection as the model has them: k and v by K/V group."""
         place = self._place(f"attn.{part}", layer)
         weight, bias = _weights(self.model.submodule(place.path), f"attn.{part} of layer {layer}")
-        by_head = split(weight, place.view).transpose(0, 1)
-        bias_by_head = None if bias is None else split(bias[None], place.view)[0]
-        copies = self.graph.n_heads // by_head.shape[0] if self.per_query_head and part != "q" else 1
-        if copies > 1:
-            by_head = by_head.repeat_interleave(copies, 0)
-            bias_by_head = None if bias_by_head is None else bias_by_head.repeat_interleave(copies, 0)
-        return by_head, bias_by_head
+        return split(weight, place.view).transpose(0, 1), None if bias is None else split(bias[None], place.view)[0]
 
     def project(
         self, layer: int, part: str, normed: Float[Tensor, "row head pos d_model"], heads: Sequence[int]
