@@ -68,13 +68,14 @@ def factors_of(wiring: Wiring, layer: int, kind: Kind, *, fold_norm: bool = True
             f"fold_norm for {wiring.model.name}", "its norms stand in the residual stream, not before its readers",
             next_step="set fold_norm=False",
         )  # fmt: skip
-    read = folding(wiring.input_norm(layer), wiring) if fold_norm else _wide
+    read = linear_part(wiring.input_norm(layer), wiring).fold if fold_norm else wide
     if kind == "qk":
         q, k = (read(_by_query_head(wiring, layer, part)) for part in "qk")
         return Factors(q, k.transpose(-1, -2))
-    write = folding(wiring.write_norm(layer, "attn"), wiring) if fold_norm and fold_write else _wide
-    right = write(wiring.output_weights(layer).transpose(-1, -2)).transpose(-1, -2)
-    return Factors(read(_by_query_head(wiring, layer, "v")), right)
+    right = wide(wiring.output_weights(layer))
+    if fold_norm and fold_write:
+        right = linear_part(wiring.write_norm(layer, "attn"), wiring).through(right)
+    return Factors(read(_by_query_head(wiring, layer, "v")), wide(right))
 
 
 def singular(factors: Factors) -> Singular:
@@ -85,35 +86,53 @@ def singular(factors: Factors) -> Singular:
     return Singular(s, (q_left @ u).transpose(-1, -2), vh @ q_right.transpose(-1, -2))
 
 
-def folding(norm: Callable[[Tensor], Tensor], wiring: Wiring) -> Callable[[Tensor], Tensor]:
-    """The linear part of a norm, applied to weights [..., d_model, d_head] that read its output.
+@dataclass(frozen=True, eq=False)
+class LinearPart:
+    """What is linear in a norm: x -> gain * x, or gain * (x - mean). Without a gain, nothing.
 
-    Gain and centring are found by trying the norm out; the gain is then taken exactly, from its `weight`.
+    Attributes:
+        gain: [d_model], or None where there is no norm.
+        is_centred: whether the mean is taken off.
+    """
+
+    gain: Float[Tensor, " d_model"] | None
+    is_centred: bool
+
+    def fold(self, weights: Float[Tensor, "head d_model d_head"]) -> Float[Tensor, "head d_model d_head"]:
+        """Weights that read what the norm gives, as weights that read what it is given."""
+        if self.gain is None:
+            return wide(weights)
+        scaled = wide(weights) * wide(self.gain)[:, None]
+        return scaled - scaled.mean(-2, keepdim=True) if self.is_centred else scaled
+
+    def through(self, vectors: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
+        """Vectors that pass through the norm, but for its size."""
+        if self.gain is None:
+            return vectors
+        return self.gain * (vectors - vectors.mean(-1, keepdim=True) if self.is_centred else vectors)
+
+
+def linear_part(norm: Callable[[Tensor], Tensor], wiring: Wiring) -> LinearPart:
+    """The gain of a norm and whether it centres, found by trying it out; the gain is then taken exactly, from its `weight`.
 
     Raises:
         SiteUnavailable: it is not a layer norm or an RMS norm, plain or with 1 + weight as its gain.
     """
     gain, is_centred = _tried(norm, wiring)
     if gain is None:
-        return _wide
+        return LinearPart(None, False)
     own = getattr(norm, "__self__", None)
     weight = getattr(own, "weight", None)
-    known = [weight, 1 + weight] if isinstance(weight, Tensor) and weight.shape == gain.shape else []
-    tolerance = _CLOSE + 8 * torch.finfo(gain.dtype).eps
+    known = [weight.detach(), 1 + weight.detach()] if isinstance(weight, Tensor) and weight.shape == gain.shape else []
     known.append(torch.ones_like(gain))
+    tolerance = _CLOSE + 8 * torch.finfo(gain.dtype).eps
     near = [one for one in known if bool(((one - gain).abs() <= tolerance * (1 + gain.abs())).all())]
     if not near:
         raise SiteUnavailable(
             f"gain of a {type(own).__name__} of {wiring.model.name}", "it acts neither as a layer norm nor as an RMS norm",
-            next_step="set fold_norm=False",
+            next_step="leave norms out: fold_norm=False",
         )  # fmt: skip
-    scale = _wide(near[0])[:, None]
-
-    def fold(weights: Tensor) -> Tensor:
-        scaled = _wide(weights) * scale
-        return scaled - scaled.mean(-2, keepdim=True) if is_centred else scaled
-
-    return fold
+    return LinearPart(near[0], is_centred)
 
 
 @torch.no_grad()
@@ -138,7 +157,7 @@ def _by_query_head(wiring: Wiring, layer: int, part: str) -> Float[Tensor, "head
     return weight.repeat_interleave(wiring.model.table.n_heads // weight.shape[0], 0)
 
 
-def _wide(weights: Tensor) -> Tensor:
+def wide(weights: Tensor) -> Tensor:
     """In float32, unless they are in float64; without gradient."""
     weights = weights.detach()
     return weights if weights.dtype == torch.float64 else weights.float()

@@ -6,7 +6,7 @@ import torch
 
 from optrode.circuit.compose import composition
 from optrode.circuit.edge.wiring import wiring_of
-from optrode.circuit.heads import Factors, factors_of, folding, singular
+from optrode.circuit.heads import Factors, factors_of, linear_part, singular
 from optrode.errors import BadOption, SiteUnavailable
 from optrode.model.source import from_source
 from optrode.model.tiny import tiny
@@ -71,7 +71,7 @@ def test_folded_weights_read_the_stream_as_the_norm_and_the_weights_do_but_for_i
     norm, x = wiring.input_norm(1), torch.randn(1, 4, model.table.d_model, dtype=torch.float64)
     weight = wiring.input_weights(1, "q")[0][2]
     normed = (norm(x) - norm(torch.zeros_like(x)))[0] @ weight
-    read = x[0] @ folding(norm, wiring)(weight[None])[0]
+    read = x[0] @ linear_part(norm, wiring).fold(weight[None])[0]
     sizes = (read / normed).detach()
     assert torch.allclose(sizes, sizes.mean(-1, keepdim=True).expand_as(sizes), rtol=1e-5, atol=1e-7)
 
