@@ -1,4 +1,4 @@
-"""An edge circuit, its scores or its proof as two files: one JSON for people and programs, one safetensors for the arrays.
+"""Records of edge circuits as two files: one JSON for people and programs, one safetensors for the arrays.
 
 The JSON names the kind of record and its format, the nodes and edges of a circuit, where its numbers came from, and all of
 the record but its arrays. What a run folder holds is the same.
@@ -8,19 +8,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from optrode.circuit.edge.compare import Comparison
 from optrode.circuit.edge.records import EdgeCircuit, EdgeProof, EdgeScores, MethodTable
+from optrode.circuit.edge.stability import Stability
 from optrode.errors import BadFile, BadOption
 from optrode.records import read_named, write_named
 
-Artefact = EdgeScores | EdgeCircuit | EdgeProof | MethodTable
+Artefact = EdgeScores | EdgeCircuit | EdgeProof | MethodTable | Stability | Comparison
 KINDS: Final[dict[str, type]] = {kind.__name__: kind for kind in (EdgeScores, EdgeCircuit, EdgeProof, MethodTable)}
+"""Kinds that a run folder holds, and a report shows."""
+
+_EVERY: Final = KINDS | {kind.__name__: kind for kind in (Stability, Comparison)}
 
 
 def save(record: object, path: str | Path) -> Path:
     """Write `<path>.json` and, if the record has arrays, `<path>.safetensors`; the suffix may be left out.
 
     Args:
-        record: edge scores, an edge circuit, its proof, or a table of methods.
+        record: edge scores, an edge circuit, its proof or stability, a comparison of circuits, or a table of methods.
 
     Returns:
         Path of the JSON file.
@@ -31,7 +36,7 @@ def save(record: object, path: str | Path) -> Path:
     """
     target = _json(path)
     if not isinstance(record, Artefact):
-        raise BadOption(f"artefact {target}", f"a {type(record).__name__} is not one", nearest=tuple(KINDS))
+        raise BadOption(f"artefact {target}", f"a {type(record).__name__} is not one", nearest=tuple(_EVERY))
     try:
         return write_named(target, record, about(record))
     except ValueError as error:
@@ -52,7 +57,7 @@ def load(path: str | Path) -> Artefact:
         BadFile: a file is missing or torn, the two were not written together, or the nodes and edges that the JSON names are
             not those of the arrays.
     """
-    record: Artefact = read_named(_json(path), KINDS, about)
+    record: Artefact = read_named(_json(path), _EVERY, about)
     return record
 
 

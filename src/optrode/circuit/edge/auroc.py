@@ -66,11 +66,16 @@ def _check(scores: Float[np.ndarray, " edge"], truth: NDArray[np.bool_]) -> None
 
 def _rank_sum(size: Float[np.ndarray, " edge"], truth: Bool[np.ndarray, " edge"]) -> float:
     """Mann and Whitney's U over the number of pairs, from mid-ranks."""
-    _, group, count = np.unique(size, return_inverse=True, return_counts=True)
-    mid_rank = np.cumsum(count) - (count - 1) / 2  # ranks start at 1; ties share the mean of theirs
     n_true = int(truth.sum())
-    u = mid_rank[group][truth].sum() - n_true * (n_true + 1) / 2
+    u = mid_ranks(size)[truth].sum() - n_true * (n_true + 1) / 2
     return float(u / (n_true * (len(truth) - n_true)))
+
+
+def mid_ranks(values: Float[np.ndarray, " edge"]) -> Float[np.ndarray, " edge"]:
+    """Ranks from 1 up; ties share the mean of theirs."""
+    _, group, count = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Float[np.ndarray, " edge"] = (np.cumsum(count) - (count - 1) / 2)[group]
+    return ranks
 
 
 def _at_ten_sizes(size: Float[np.ndarray, " edge"], truth: Bool[np.ndarray, " edge"], graph: Graph | None) -> float:

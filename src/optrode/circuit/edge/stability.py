@@ -63,7 +63,7 @@ def bootstrap_jaccard(
     drawn = draws(len(scores.per_prompt), random_seed, n_bootstrap)
     weights = np.stack([np.bincount(row, minlength=len(scores.per_prompt)) for row in drawn]) / drawn.shape[1]
     chosen = _circuits(scores, weights, n_edges, how)
-    overlap = _overlaps(chosen)[np.triu_indices(n_bootstrap, k=1)]
+    overlap = overlaps(chosen)[np.triu_indices(n_bootstrap, k=1)]
     return _stability(scores, n_edges, how, chosen, overlap)
 
 
@@ -119,8 +119,8 @@ def _circuits(
     return chosen
 
 
-def _overlaps(chosen: Bool[np.ndarray, "circuit edge"]) -> Float[np.ndarray, "circuit circuit"]:
-    """Jaccard of every pair."""
+def overlaps(chosen: Bool[np.ndarray, "circuit edge"]) -> Float[np.ndarray, "circuit circuit"]:
+    """Jaccard of every pair; 1 where both are empty."""
     n_circuits, n_all = chosen.shape
     shared = np.zeros((n_circuits, n_circuits))
     at_once = max(1, _CHUNK // n_circuits)
@@ -128,7 +128,8 @@ def _overlaps(chosen: Bool[np.ndarray, "circuit edge"]) -> Float[np.ndarray, "ci
         part = chosen[:, at : at + at_once].astype(np.float32)  # counts below 2 ** 24 are exact
         shared += part @ part.T
     sizes = shared.diagonal()
-    return shared / (sizes[:, None] + sizes - shared)
+    either = sizes[:, None] + sizes - shared
+    return np.where(either, shared / np.maximum(either, 1), 1.0)
 
 
 def jaccard(a: Bool[np.ndarray, " edge"], b: Bool[np.ndarray, " edge"]) -> float:

@@ -18,8 +18,10 @@ from safetensors.numpy import load_file, save_file
 from optrode.arrays import tensor_file
 from optrode.circuit.circuit import Interval
 from optrode.circuit.edge.artefact import load, save
+from optrode.circuit.edge.compare import compare
 from optrode.circuit.edge.records import EdgeCheck, EdgeCurve, EdgeLoss, EdgeProof, Redundancy, SharePoint
 from optrode.circuit.edge.select import select
+from optrode.circuit.edge.stability import bootstrap_jaccard
 from optrode.errors import BadFile, BadOption
 from optrode.records import content_hash, plain, read_named, restore, write_named
 from optrode.reports.folder import read_run, write_run
@@ -94,6 +96,12 @@ def test_the_suffix_may_be_left_out(tmp_path, name):
 def test_a_proof_has_no_arrays_and_needs_no_tensor_file(tmp_path):
     path = save(make_proof(), tmp_path / "proof")
     assert load(path) == make_proof() and not tensor_file(path).exists()
+
+
+def test_stability_and_comparisons_come_back(tmp_path):
+    a, b = (make_circuit(make_scores(noise=1.0, random_seed=seed), 5) for seed in (0, 1))
+    for record in (bootstrap_jaccard(a.scores, 5, n_bootstrap=4), compare(a, b)):
+        assert_same(load(save(record, tmp_path / "x")), record)
 
 
 def test_run_folders_hold_edges_and_open_as_artefacts(tmp_path):

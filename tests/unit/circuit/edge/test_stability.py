@@ -8,7 +8,7 @@ import pytest
 from optrode.circuit.edge import stability
 from optrode.circuit.edge.graph import Graph
 from optrode.circuit.edge.select import ORDERS, select
-from optrode.circuit.edge.stability import bootstrap_jaccard, jaccard, split_jaccard
+from optrode.circuit.edge.stability import bootstrap_jaccard, jaccard, overlaps, split_jaccard
 from optrode.circuit.interval import draws
 from optrode.errors import BadOption
 from tests.unit.circuit.edge.samples import GRAPHS, make_scores
@@ -88,6 +88,8 @@ def test_single_precision_scores_are_not_widened():
 def test_jaccard_of_sets():
     a, b = np.array([True, True, False, False]), np.array([True, False, True, False])
     assert (jaccard(a, b), jaccard(a, a), jaccard(a, ~a), jaccard(a & ~a, b & ~b)) == (1 / 3, 1.0, 0.0, 1.0)
+    chosen = np.stack([a, b, ~a, a & ~a])
+    assert overlaps(chosen).tolist() == [[jaccard(first, second) for second in chosen] for first in chosen]
 
 
 @pytest.mark.parametrize(
