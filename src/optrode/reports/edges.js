@@ -4,7 +4,7 @@
   const { make, draw } = dom;
   const data = dom.data.edges, region = document.getElementById("edge-graph"), panel = document.getElementById("edge-details");
   const slider = document.getElementById("n-edges"), said = slider.parentElement.querySelector("output");
-  const HEAD = [46, 29], MLP = [56, 21], END = [84, 23], BAR = 12, GAP = 34, PORT = 13, SHOWN = 30, OVERVIEW = 10;
+  const HEAD = [46, 29], MLP = [56, 21], END = [84, 23], BAR = 12, PORT = 13, SHOWN = 30, OVERVIEW = 10;
   const strongest = Math.max(...data.edges.map((edge) => Math.abs(edge.value))) || 1;
   const clamp = (value, most) => Math.max(-most, Math.min(most, value));
   let chosen = null, focused = data.edges[0].to[0], places = new Map(), bars = new Map();
@@ -27,7 +27,7 @@
   };
   const box = (x, bottom, [width, height]) => ({ x, top: bottom - height, bottom, width, height });
   const place = (drawn) => {
-    const wide = headsWide(drawn), middle = data.axis + wide / 2, rows = [];
+    const wide = headsWide(drawn), middle = data.axis + wide / 2, rows = [], gap = drawn.layers.length > 6 ? 34 : 54;
     let floor = 0;
     places = new Map();
     bars = new Map();
@@ -37,7 +37,7 @@
       const foot = groups.length ? floor - BAR - 3 : floor, top = heads.length ? foot - HEAD[1] : floor;
       ends.forEach((ix) => places.set(ix, box(middle, floor, END)));
       heads.forEach((ix, at) => {
-        const x = data.packed ? middle + (at - (heads.length - 1) / 2) * data.pitch : data.axis + (data.nodes[ix].head + 0.5) * data.pitch;
+        const x = data.packed ? middle + (at - (heads.length - 1) / 2) * data.pitch : middle - data.width / 2 + (data.nodes[ix].head + 0.5) * data.pitch;
         places.set(ix, box(x, foot, HEAD));
       });
       groups.forEach((group) => {
@@ -45,11 +45,11 @@
         const left = Math.min(...at) - HEAD[0] / 2, right = Math.max(...at) + HEAD[0] / 2;
         bars.set(group, { x: (left + right) / 2, left, width: right - left, top: floor - BAR, bottom: floor });
       });
-      const raised = heads.length && !data.parallel ? top - 8 : foot;
+      const raised = heads.length && !data.parallel ? top - (gap > 40 ? 18 : 8) : foot;
       mlps.forEach((ix) => places.set(ix, box(data.axis + wide + data.side / 2, raised, MLP)));
       const highest = Math.min(top, ...[...mlps, ...ends].map((ix) => places.get(ix).top));
       rows.push({ layer, top: highest, bottom: floor });
-      floor = Math.min(top - GAP, highest - 16);
+      floor = Math.min(top - gap, highest - 16);
     }
     const lift = 8 - rows[rows.length - 1].top;
     [...places.values(), ...bars.values(), ...rows].forEach((each) => { each.top += lift; each.bottom += lift; });
@@ -105,8 +105,12 @@
   const paintBar = (group) => {
     const bar = bars.get(group), found = draw("g", { class: "bar", "data-group": group });
     found.append(draw("rect", { x: bar.left, y: bar.top, width: bar.width, height: BAR, rx: 4 }));
-    found.append(letter("k", bar.x - 9, bar.bottom - 3.2), letter("v", bar.x + 9, bar.bottom - 3.2));
     return found;
+  };
+  // Letters of a bar lie above the edges that cross it on their way to a head.
+  const paintLetters = (group) => {
+    const bar = bars.get(group);
+    return [letter("k", bar.x - 9, bar.bottom - 3.2), letter("v", bar.x + 9, bar.bottom - 3.2)];
   };
   const paintRow = (row, width) => {
     if (row.layer < 0 || row.layer >= data.layers) return [];
@@ -119,7 +123,7 @@
     const drawn = used(), { rows, width, height } = place(drawn);
     const svg = draw("svg", { class: "edge-circuit", viewBox: `0 0 ${width} ${height}`, width, height, role: "group", "aria-label": "The circuit: layers from below, edges upwards" });
     svg.append(...rows.flatMap((row) => paintRow(row, width)), ...drawn.groups.map(paintBar));
-    svg.append(...drawn.edges.map(paintEdge).reverse());
+    svg.append(...drawn.edges.map(paintEdge).reverse(), ...drawn.groups.flatMap(paintLetters));
     if (!places.has(focused)) focused = drawn.edges[0].to[0];
     const order = [...drawn.nodes].sort((a, b) => places.get(b).bottom - places.get(a).bottom || places.get(a).x - places.get(b).x);
     svg.append(...order.map(paintBox));
@@ -127,7 +131,7 @@
     region.replaceChildren(svg);
     const weight = drawn.edges.reduce((sum, edge) => sum + Math.abs(edge.value), 0) / (data.total || 1);
     const rest = data.size - n();
-    said.textContent = `${count(n())} of ${count(data.size)} edges drawn, with ${Math.round(100 * weight)} % of all effect by size` + (rest ? `; ${count(rest)} weaker not drawn` : "");
+    said.textContent = `${count(n())} of ${count(data.size)} edges drawn, with ${Math.round(100 * weight)} % of the summed size of effects` + (rest ? `; ${count(rest)} weaker ones are not` : "");
     mark();
   };
   const count = (value) => value.toLocaleString("en-US");
@@ -220,9 +224,9 @@
     const table = make("table"), head = make("tr"), body = make("tbody");
     ["edge", "effect", "lost"].forEach((words) => { const column = make("th", words); column.scope = "col"; head.append(column); });
     all.slice(0, SHOWN).forEach((at) => {
-      const edge = data.edges[at], row = make("tr", "", at < n() ? "" : "hidden-edge"), name = make("th");
+      const edge = data.edges[at], row = make("tr", "", at < n() ? "" : "hidden-edge"), name = make("th", "", tone(edge));
       name.scope = "row";
-      name.append(make("i", "", `stroke ${tone(edge)}`), pick(label(edge), { edge: at }));
+      name.append(pick(label(edge), { edge: at }));
       row.append(name, cell(edge.effect, edge.interval), edge.lost ? cell(...edge.lost) : make("td", "–", "muted"));
       body.append(row);
     });

@@ -6,7 +6,7 @@ from typing import Final
 from optrode.circuit.edge.records import EdgeCircuit, EdgeLoss
 from optrode.reports.blocks import code, fold, paragraph, table, text
 from optrode.reports.edges.drawn import MOST_DRAWN, MOST_LISTED, drawn, edge_rows, listed
-from optrode.reports.edges.words import edge_members
+from optrode.reports.edges.words import edge_members, method_words
 from optrode.reports.figures import rounded
 from optrode.reports.parts import Parts
 from optrode.reports.section import Section
@@ -36,7 +36,7 @@ def edge_circuit_section(parts: Parts) -> Section | None:
     lost = {row.edge: row for row in parts.edge_proof.minimality} if parts.edge_proof else {}
     words = (
         f"{whole(circuit.size)} of {whole(circuit.n_all)} edges, between {edge_members(circuit)}; chosen by "
-        f"{circuit.scores.method}, {circuit.selection} selection. {HOW}"
+        f"{method_words(circuit.scores.method)}, {circuit.selection} selection. {HOW}"
     )
     body = paragraph(words) + (_graph(circuit) if circuit.size else "") + _table(circuit, lost)
     data = {"edges": rounded(drawn(circuit, lost))} if circuit.size else {}
@@ -50,7 +50,7 @@ def _graph(circuit: EdgeCircuit) -> str:
         f'<input type="range" id="n-edges" min="1" max="{most}" step="1" value="{most}">'
         '<output for="n-edges"></output></div>'
     )
-    note = paragraph(_left_out(circuit), "muted") if circuit.size > MOST_DRAWN else ""
+    note = paragraph(_left_out(circuit), "muted fine") if circuit.size > MOST_DRAWN else ""
     region = 'class="scroller graph" id="edge-graph" role="region" aria-label="Graph of the edge circuit"'
     figure = f"<figure>{slider}{_legend(circuit)}<div {region}></div><figcaption>{text(HONEST)}</figcaption></figure>"
     return f'<div class="split edges">{figure}{PANEL}</div>{note}'

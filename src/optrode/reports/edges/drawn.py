@@ -25,7 +25,7 @@ WIDEST: Final = 66.0
 NARROWEST: Final = 50.0
 AXIS: Final = 34.0
 SIDE: Final = 74.0
-KINDS: Final = {"embed": "embedding", "head": "attention head", "mlp": "MLP", "logits": "logits"}
+KINDS: Final = {"embed": "embedding", "head": "attention head", "mlp": "MLP", "logits": "output"}
 
 
 @dataclass(frozen=True)

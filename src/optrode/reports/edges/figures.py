@@ -53,7 +53,7 @@ def _curve_traces(curve: EdgeCurve) -> list[Figure]:
     low, high = [point.interval.low for point in points], [point.interval.high for point in points]
     return [
         trace_of(x, low, "edge", mode="lines", showlegend=False, hoverinfo="skip"),
-        trace_of(x, high, "band", "its 95 % interval", mode="lines", fill="tonexty", hoverinfo="skip"),
+        trace_of(x, high, "band", "95 % interval (absolute)", mode="lines", fill="tonexty", hoverinfo="skip"),
         trace_of(x, values, "line", name, mode="lines+markers", text=hover),
     ]
 
@@ -88,6 +88,9 @@ def overlap(table: MethodTable) -> Figure:
     ]  # fmt: skip
     names = Axis("method", tuple(row.method for row in ranked))
     figure = heat(cells, hover, names, names, limit=1.0, scale="sequential")
+    full = [text(row.method) for row in ranked]
+    figure["layout"]["xaxis"] |= {"ticktext": full}
+    figure["layout"]["yaxis"] |= {"ticktext": full, "tickangle": 0, "ticklabelstandoff": 4}
     if len(ranked) <= MOST_WRITTEN:
         figure["data"][0] |= {"text": [[number(value) for value in row] for row in cells], "texttemplate": "%{text}"}
     return figure
