@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -155,7 +155,3 @@ def _told(settings: Settings, per_query_head: bool) -> dict[str, str]:
     held = {"n_steps": settings.n_steps, "points": settings.points, "per_query_head": per_query_head or None}
     return {name: str(value) for name, value in held.items() if value is not None}
 
-
-def with_method(scores: EdgeScores, method: str) -> EdgeScores:
-    """The same scores under another method's name."""
-    return replace(scores, method=method)
