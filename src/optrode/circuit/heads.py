@@ -8,7 +8,7 @@ Rotary position embeddings and norms of q and k come between the two factors of 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,6 @@ from torch import Tensor
 from optrode.circuit.edge.wiring import Wiring
 from optrode.errors import BadOption, SiteUnavailable
 
-Kind = Literal["ov", "qk"]
 KINDS: Final = ("ov", "qk")
 
 _LARGE: Final = 1e3
@@ -52,10 +51,11 @@ class Singular:
     v: Float[Tensor, "head rank d_model"]
 
 
-def factors_of(wiring: Wiring, layer: int, kind: Kind, *, fold_norm: bool = True, fold_write: bool = True) -> Factors:
+def factors_of(wiring: Wiring, layer: int, kind: str, *, fold_norm: bool = True, fold_write: bool = True) -> Factors:
     """The OV or QK matrices of a layer's query heads, in at least float32.
 
     Args:
+        kind: "ov" or "qk".
         fold_norm: fold in the norm before the projections.
         fold_write: with `fold_norm`, also fold in the norm of the attention's output, where there is one (Gemma, OLMo 2).
 

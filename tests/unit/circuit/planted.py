@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from optrode.model.adapter import Place, Table, heads
+from optrode.model.adapter import PATTERN, Place, Table, heads
 from optrode.model.model import Model
 from optrode.trial.prompts import Pair, Task
 
@@ -34,12 +34,13 @@ class Attention(nn.Module):
         for name in ("q", "k", "v"):
             setattr(self, name, nn.Linear(WIDTH, N_HEADS * D_HEAD, bias=False))
         self.o = nn.Linear(N_HEADS * D_HEAD, WIDTH, bias=False)
+        self.soft = nn.Softmax(-1)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (part(x).unflatten(-1, (N_HEADS, D_HEAD)).transpose(1, 2) for part in (self.q, self.k, self.v))
         n = x.shape[1]
         seen = torch.ones(n, n, dtype=torch.bool).tril()
-        pattern = (q @ k.transpose(-1, -2)).masked_fill(~seen, float("-inf")).softmax(-1)
+        pattern = self.soft((q @ k.transpose(-1, -2)).masked_fill(~seen, float("-inf")))
         return self.o((pattern @ v).transpose(1, 2).flatten(-2))
 
 
@@ -111,6 +112,7 @@ def planted_model(random_seed: int = 0) -> Model:
         "embed": Place("embed"), "resid_pre": Place("blocks.{L}", "in"), "attn_in": Place(attn, "in"),
         "attn.q": Place(f"{attn}.q", view=by_head), "attn.k": Place(f"{attn}.k", view=by_head),
         "attn.v": Place(f"{attn}.v", view=by_head), "attn.z": Place(f"{attn}.o", "in", by_head),
+        "attn.pattern": Place(f"{attn}.soft", view=PATTERN),
         "attn.result": Place(f"{attn}.o", "in", by_head, how="result"), "attn_out": Place(attn),
         "resid_post": Place("blocks.{L}"), "logits": Place("", how="logits"),
     }  # fmt: skip
@@ -134,5 +136,5 @@ def prompts(n: int, expected: str, random_seed: int = 0) -> Task:
             right = answers[expected]
             clean, corrupt = ((*row.tolist(), N_CONTENT + slot, QUERY) for row, slot in ((base, at), (source, other)))
             wrong = tuple(token for token in range(N_CONTENT) if token != right)
-            pairs.append(Pair(clean, corrupt, (right,), wrong, marks={"end": LENGTH - 1, "pointer": N_SLOTS}))
+            pairs.append(Pair(clean, corrupt, (right,), wrong, marks={"end": LENGTH - 1, "pointer": N_SLOTS, "slot": at}))
     return Task(expected, "", "logit_gap", tuple(pairs), random_seed)
