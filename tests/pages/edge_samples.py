@@ -140,7 +140,8 @@ METHODS = {
 def method_table() -> MethodTable:
     rows = []
     for ix, (method, (scale, r, passes)) in enumerate(METHODS.items()):
-        plain, signed = curve("absolute", scale), curve("signed", scale * 1.1)
+        most = 0.3 + 0.68 * r
+        plain, signed = curve("absolute", scale, most), curve("signed", scale * 1.1, most)
         pairs, more = ([(p.share, p.faithfulness) for p in each.points] for each in (plain, signed))
         note = (NOTE,) if method == "eap-ig" else ()
         row = MethodRow(

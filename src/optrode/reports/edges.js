@@ -128,7 +128,9 @@
     const order = [...drawn.nodes].sort((a, b) => places.get(b).bottom - places.get(a).bottom || places.get(a).x - places.get(b).x);
     svg.append(...order.map(paintBox));
     svg.addEventListener("click", () => choose(null));
+    const left = region.scrollLeft;
     region.replaceChildren(svg);
+    region.scrollLeft = left;
     const weight = drawn.edges.reduce((sum, edge) => sum + Math.abs(edge.value), 0) / (data.total || 1);
     const rest = data.size - n();
     said.textContent = `${count(n())} of ${count(data.size)} edges drawn, with ${Math.round(100 * weight)} % of the summed size of effects` + (rest ? `; ${count(rest)} weaker ones are not` : "");

@@ -22,8 +22,7 @@ def _row(name: str, source: Provenance) -> tuple[str, ...]:
     weights = f'<code title="{text(source.weights_hash)}">{text(source.weights_hash[:12])}</code>'
     passes = whole(source.n_passes)
     date = text(source.date.replace("T", " ").removesuffix("+00:00"))
-    time = short(source.time_s) if source.time_s < 1000 else f"{source.time_s:.0f}"
-    cells = (text(name), text(source.model), weights, str(source.random_seed), passes, time, date)
+    cells = (text(name), text(source.model), weights, str(source.random_seed), passes, short(source.time_s), date)
     return (*cells, code(source.command))
 
 

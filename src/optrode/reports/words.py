@@ -41,10 +41,11 @@ def number(value: float, digits: int = 2) -> str:
 
 
 def short(value: float) -> str:
-    """A number of any magnitude, to three significant digits."""
+    """A number of any magnitude: to three significant digits, or to the unit from a thousand on."""
     if not math.isfinite(value):
         return "undefined"
-    text = f"{value:.3g}" if 1e-3 <= abs(value) < 1e5 or not value else f"{value:.1e}"
+    size = abs(value)
+    text = f"{value:.3g}" if 1e-3 <= size < 999.5 or not value else f"{value:,.0f}" if 1 < size < 1e5 else f"{value:.1e}"
     return text.replace("-", MINUS)
 
 

@@ -43,9 +43,8 @@ def _row(row: MethodRow, best: dict[str, float]) -> tuple[str, ...]:
     cmd, cpr = (_marked(value, best[name]) for name, value in (("cmd", row.cmd), ("cpr", row.cpr)))
     same = "itself" if row.method == "exact" and row.correlation is None else _known(row.correlation)
     known = (same, *(_known(value) for value in (row.auroc, row.auroc_floored)))
-    seconds = short(row.time_s) if row.time_s < 1000 else whole(round(row.time_s))
     notes = text("; ".join(row.notes)) or '<span class="muted">none</span>'
-    return (text(row.method), cmd, cpr, *known, whole(row.n_passes), seconds, notes)
+    return (text(row.method), cmd, cpr, *known, whole(row.n_passes), short(row.time_s), notes)
 
 
 def _marked(value: float, best: float) -> str:
