@@ -2,13 +2,11 @@
 
 import os
 import re
-import shutil
-import time
 from dataclasses import replace
 
 import pytest
 import samples
-from playwright.sync_api import sync_playwright
+from browsing import until
 
 from optrode.reports import figure_html, report
 
@@ -17,68 +15,13 @@ pytestmark = [
     pytest.mark.skipif(os.environ.get("OPTRODE_SKIP_PAGES") == "1", reason="OPTRODE_SKIP_PAGES=1"),
 ]
 
-ARGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 HOSTILE = "<script>alert(1)</script>"
 SECTIONS = {"task", "grids", "heads", "scores", "circuit", "attention", "proof", "provenance"}
 
 
 @pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.fail("no Chromium: `apt-get install chromium`, or set OPTRODE_SKIP_PAGES=1 to leave these tests out")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=ARGS)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def file(tmp_path_factory):
     return report(*samples.everything()).save(tmp_path_factory.mktemp("page") / "report.html")
-
-
-@pytest.fixture
-def visit(browser):
-    """Open a file; when the test ends, nothing may have been logged, raised, asked for or popped up."""
-    found, pages = [], []
-
-    def go(path, width=1280, **how):
-        page = browser.new_page(viewport={"width": width, "height": 900}, **how)
-        page.on("console", lambda message: found.append(f"console {message.type}: {message.text}"))
-        page.on("pageerror", lambda error: found.append(f"error: {error}"))
-        page.on("dialog", lambda dialog: (found.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        page.on("request", lambda request: request.url == path.as_uri() or found.append(f"request: {request.url[:200]}"))
-        # A policy violation is reported as an event even where it writes no console line.
-        report_violation = "(event) => console.error(event.violatedDirective + event.blockedURI)"
-        page.add_init_script(f"addEventListener('securitypolicyviolation', {report_violation})")
-        page.goto(path.as_uri())
-        until(page, "[...document.querySelectorAll('.plot')].every((one) => one.querySelector('.main-svg'))")
-        pages.append(page)
-        return page
-
-    yield go
-    for page in pages:
-        page.wait_for_timeout(100)
-        page.close()
-    assert found == []
-
-
-def until(page, words):
-    """Wait until an expression is true. Playwright's own way needs `eval`, which the page's policy forbids."""
-    deadline = time.monotonic() + 20
-    while not page.evaluate(words):
-        assert time.monotonic() < deadline, words
-        page.wait_for_timeout(50)
 
 
 def point(page, plot, column, row, shape):

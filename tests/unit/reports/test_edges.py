@@ -64,7 +64,8 @@ def test_headline_of_a_proof_that_holds():
 )
 def test_a_proof_that_fails_is_said_to_fail(proof, words):
     lead = said(edges.circuit(), proof)
-    assert lead.status == "fails" and lead.sentence.startswith("The circuit does not hold: 412 of") and words in lead.sentence
+    assert lead.status == "fails" and words in lead.sentence
+    assert lead.sentence.startswith("The circuit does not hold: 412 of")
 
 
 def test_without_random_circuits_nothing_is_claimed():
@@ -77,7 +78,8 @@ def test_headlines_without_a_proof():
     scored = said(edges.scores()).sentence
     assert scored.startswith("Of 70,651 edges, a8.h2 → a21.g1.v is the strongest: by edge attribution patching")
     compared = said(edges.method_table()).sentence
-    assert compared.startswith("Of 8 methods on indirect object identification in smollm2, exact follows") and "0.75" in compared
+    assert compared.startswith("Of 8 methods on indirect object identification in smollm2, exact follows")
+    assert compared.endswith("Circuits that keep nothing would score 0.75.")
 
 
 def test_a_node_proof_is_not_hidden_behind_a_comparison_of_methods():
