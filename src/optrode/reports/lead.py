@@ -82,7 +82,8 @@ def _method_facts(parts: Parts) -> Facts:
     table = parts.methods
     if table is None or not table.rows:
         return []
-    best, cheapest = by_cmd(table)[0], min(table.rows, key=lambda row: row.n_passes)
+    measured = [row for row in table.rows if row.n_passes] or list(table.rows)
+    best, cheapest = by_cmd(table)[0], min(measured, key=lambda row: row.n_passes)
     passes = count(cheapest.n_passes, "pass", "passes")
     return [
         ("Methods", str(len(table.rows)), "compared"),

@@ -211,6 +211,11 @@ def test_methods_stand_by_cmd_and_what_was_not_measured_is_said():
     assert one == other and [row[ix] for ix, row in enumerate(one)] == [1] * 8
 
 
+def test_key_figures_name_the_cheapest_method_that_runs_the_model():
+    lead = words_of(report(edges.method_table()))
+    assert "CMD of information-flow, 1 pass" in lead and "CMD of random" not in lead
+
+
 def test_an_undefined_cmd_comes_last():
     table = edges.method_table()
     broken = replace(table.rows[0], cmd=float("nan"))

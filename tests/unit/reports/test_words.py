@@ -82,6 +82,7 @@ def test_headline_of_one_record(part, words):
 def test_numbers_as_people_write_them():
     assert number(-0.004) == "0.00" and number(-1.25, 1) == "−1.2" and number(float("inf")) == "undefined"
     assert short(-0.00002) == "−2.0e−05" and short(0.0) == "0" and short(3.14159) == "3.14"
+    assert [short(value) for value in (999.4, 999.6, -12345.6, 2e5)] == ["999", "1,000", "−12,346", "2.0e+05"]
     assert interval(samples.Interval(-0.5, 0.25)) == "[−0.50, 0.25]"
 
 
