@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test slow lint docs results bench bench-ray clean
+.PHONY: demo test slow lint docs results bench bench-ray programs induction clean
 
 demo: .venv/demo.done
 	$(BIN)/optrode find --model smollm2 --task ioi --out runs/ioi
@@ -35,6 +35,14 @@ bench: .venv/demo.done .bench/transformer_lens/done .bench/nnsight/done .bench/p
 # How much faster two Ray workers of one thread are than one.
 bench-ray: .venv/ray.done
 	$(BIN)/python bench/ray_throughput.py
+
+# Weights of the programs whose circuits are known. FLAGS=--check compiles anew and compares instead of writing.
+programs: .bench/tracr/done
+	PYTHONPATH=src JAX_PLATFORMS=cpu .bench/tracr/bin/python scripts/compile_programs.py $(FLAGS)
+
+# Weights of the trained induction model.
+induction: .venv/dev.done
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/train_induction.py
 
 # Peers cannot share an environment, with Optrode or with each other.
 .bench/%/done: bench/peers/%.txt

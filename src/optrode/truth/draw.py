@@ -13,7 +13,7 @@ from optrode.truth.projection import SAME_OUTPUT, Prompts, is_same, outputs
 
 REPEATED: Final = "the same pair was drawn before"
 N_ROUNDS: Final = 50
-"""How many times n pairs are drawn before fewer have to do."""
+"""How many times n pairs are drawn before fewer have to do; fewer times once all pairs of a round were drawn before."""
 
 
 def drawn(model: Model, task: Task, candidates: Iterable[Pair], n: int) -> Task:
@@ -35,7 +35,7 @@ def drawn(model: Model, task: Task, candidates: Iterable[Pair], n: int) -> Task:
                 left_out[SAME_OUTPUT] += 1
             else:
                 kept.append(pair)
-        if len(kept) >= n:
+        if len(kept) >= n or not fresh:
             break
     if not kept:
         step = "make prompts that differ in what the model reads"

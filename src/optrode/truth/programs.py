@@ -8,6 +8,7 @@ set for each way; where there is none, the truth is the set of edges whose exact
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from random import Random
 from typing import Any, Final, Literal, get_args
@@ -165,12 +166,16 @@ class Program:
         return self.about.edges.get(ablation)
 
     def _pairs(self, rng: Random) -> Iterator[Pair]:
+        said = cache(self._columns_of)
         while True:
-            clean, corrupt = (rng.choices(self.letters, k=self.about.n_tokens) for _ in range(2))
-            yield self._pair(clean, corrupt)
+            clean, corrupt = ("".join(rng.choices(self.letters, k=self.about.n_tokens)) for _ in range(2))
+            yield self._pair(clean, corrupt, said(clean))
 
-    def _pair(self, clean: list[str], corrupt: list[str]) -> Pair:
-        said = [0 if isinstance(value, float) else self.columns.index(value) for value in self(clean)]
+    def _columns_of(self, tokens: str) -> list[int]:
+        """[pos] the column that says what the program puts out at each token."""
+        return [0 if isinstance(value, float) else self.columns.index(value) for value in self(tokens)]
+
+    def _pair(self, clean: str, corrupt: str, said: Sequence[int]) -> Pair:
         return Pair(
             clean=self.encode(clean), corrupt=self.encode(corrupt), right=(said[-1],), wrong=(),
             clean_tokens=(self.vocabulary[self.bos], *clean), corrupt_tokens=(self.vocabulary[self.bos], *corrupt),
