@@ -40,11 +40,13 @@ class About:
         does: what it puts out at each position, for people.
         n_tokens: of a task's prompts, after the BOS token.
         edges: ablation -> the edges that matter.
+        is_shuffled: prompts hold every letter equally often.
     """
 
     does: str
     n_tokens: int
     edges: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    is_shuffled: bool = False
 
 
 _REVERSE: Final = ("embed -> a3.h0.v", "a3.h0 -> logits")
@@ -66,9 +68,10 @@ PROGRAMS: Final = {
     "hist": About("how often the token occurs", 5),
     "pair_balance": About("the share of ( minus the share of ) among the tokens so far", 5),
     "count_less_freq": About("how many tokens occur at most twice", 5),
+    # With each letter twice, at most one token can follow: attention is never torn between two, so that it is saturated.
     "induction": About("the token that followed this one before", 8, {
         "resample": _INDUCTION, "zero": (*_INDUCTION, "embed -> a0.h0.q", "embed -> a0.h0.k", "embed -> a1.h0.k"),
-    }),
+    }, is_shuffled=True),
 }  # fmt: skip
 """Name -> what is known of it; edges are named as in `circuit/edge/graph.py`."""
 
@@ -168,8 +171,14 @@ class Program:
     def _pairs(self, rng: Random) -> Iterator[Pair]:
         said = cache(self._columns_of)
         while True:
-            clean, corrupt = ("".join(rng.choices(self.letters, k=self.about.n_tokens)) for _ in range(2))
+            clean, corrupt = (self._drawn(rng) for _ in range(2))
             yield self._pair(clean, corrupt, said(clean))
+
+    def _drawn(self, rng: Random) -> str:
+        n_tokens = self.about.n_tokens
+        if self.about.is_shuffled:
+            return "".join(rng.sample(self.letters * (n_tokens // len(self.letters)), n_tokens))
+        return "".join(rng.choices(self.letters, k=n_tokens))
 
     def _columns_of(self, tokens: str) -> list[int]:
         """[pos] the column that says what the program puts out at each token."""

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import optrode as op
+from optrode.circuit.edge.graph import End
 from optrode.errors import BadOption, BadPairs, NoPairs
 from optrode.trial.prompts import Task
 from optrode.trial.run import Bench
@@ -14,7 +15,7 @@ from optrode.trial.trial import Trial
 from optrode.truth.draw import drawn
 from optrode.truth.programs import LEAK, PROGRAMS, load
 from optrode.truth.projection import projection
-from tests.unit.truth.naive import exact_effects, graph_of
+from tests.unit.truth.naive import exact_effects, graph_of, run_with, writes_of
 
 N_EDGES = {"reverse": 77, "xproportion": 23, "hist": 8, "pair_balance": 46, "count_less_freq": 23, "induction": 23}
 N_TRUE = {"reverse": 2, "xproportion": 3, "hist": 4, "pair_balance": 6, "count_less_freq": 6, "induction": 5}
@@ -103,6 +104,22 @@ def test_trials_on_it_equal_full_runs():
         assert bench.run(trial) == pytest.approx(full.run(trial), abs=1e-10)
     everything = Trial((op.resample("embed"), op.resample("pos_embed")), "clean", "projection")
     assert bench.run(everything) == pytest.approx(bench.base("corrupt"), abs=1e-10)
+
+
+def test_attention_of_the_induction_task_is_saturated():
+    program = load("induction")
+    task = program.task(24)
+    metric, edge = program.metric(task), "a0.h0 -> a1.h0.k"
+    assert all(Counter(pair.clean[1:]).most_common(1)[0][1] == 2 for pair in task.pairs)
+    clean, corrupt = (torch.tensor([pair.world(world) for pair in task.pairs]) for world in ("clean", "corrupt"))
+    with torch.no_grad():
+        (before, _), (after, _) = writes_of(program.model.module, clean), writes_of(program.model.module, corrupt)
+    nudge = torch.zeros_like(before["a0.h0"], requires_grad=True)
+    logits = run_with(program.model.module, clean, End("k", 1, 0), nudge)
+    metric.function(logits[:, list(metric.positions(task.pairs[0]))], task.pairs).sum().backward()
+    first_order = (nudge.grad * (after["a0.h0"] - before["a0.h0"])).sum((1, 2)).mean()
+    exact = exact_effects(program.model, task, metric)[edge]
+    assert exact < -0.3 and abs(float(first_order)) < 1e-4 * abs(exact)
 
 
 def test_tasks_are_drawn_again_alike_and_count_what_they_leave_out():
