@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from optrode import tasks
     from optrode.circuit.circuit import Circuit, HeadScores, Proof, Scores
-    from optrode.circuit.find import find
-    from optrode.circuit.judge import prove
     from optrode.circuit.look import head_scores
     from optrode.circuit.score import score
+    from optrode.circuit.verbs import find, prove
     from optrode.errors import OptrodeError
     from optrode.flow import investigate
     from optrode.gate.check import check_model
@@ -46,10 +45,9 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     "circuit.circuit": ("Circuit", "HeadScores", "Proof", "Scores"),
-    "circuit.find": ("find",),
-    "circuit.judge": ("prove",),
     "circuit.look": ("head_scores",),
     "circuit.score": ("score",),
+    "circuit.verbs": ("find", "prove"),
     "errors": ("OptrodeError",),
     "flow": ("investigate",),
     "gate.check": ("check_model",),

@@ -63,20 +63,47 @@ class Prompts:
 class Search:
     """How to find the circuit."""
 
-    method: str = "ig"
-    "Effects of nodes: ig, attribution (both first-order, with exact spot checks) or exact."
+    level: str = ""
+    "node (heads and MLPs) or edge (what one writes and another reads); by default what the method scores."
+
+    method: str = ""
+    "Of nodes: ig (default), attribution, exact. Of edges: eap-ig (default), eap, clean-corrupted, mask-ig, exact, and more."
 
     ablation: str = "resample"
-    "What replaces a node outside the circuit: resample, zero or mean."
+    "What replaces a node or edge outside the circuit: resample, zero or mean."
 
     size: int | None = None
-    "Number of nodes; by default as few as reach the target."
+    "Number of nodes or edges; by default as few as reach the target."
+
+    selection: str = ""
+    "Which edges are strongest: absolute (default), signed or greedy."
+
+    steps: int | None = None
+    "Points of a path for methods of edges that integrate gradients; by default the method's own number."
+
+    tau: float | None = None
+    "Of acdc: how much the task's metric may change for an edge to stay out."
+
+    candidates: int | None = None
+    "Of acdc: how many edges, the strongest by eap-ig, are tested; by default all."
+
+    per_query_head: bool = False
+    "Edges: with grouped K/V, a k and a v input for each query head."
 
     target: float = 0.85
     "Faithfulness to reach on the prompts that the circuit is found on."
 
     grid: bool = True
     "Also sweep the residual stream over layers and positions."
+
+    @property
+    def more(self) -> dict[str, Any]:
+        """Options that only edges have, as far as they were given."""
+        held = {
+            "selection": self.selection, "n_steps": self.steps, "tau": self.tau, "candidates": self.candidates,
+            "per_query_head": self.per_query_head,
+        }  # fmt: skip
+        return {name: value for name, value in held.items() if value}
 
 
 @Parameter(name="*")
@@ -116,13 +143,15 @@ def find(
     where: Where | None = None, out: Out = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Find the circuit of a task, prove it on other prompts, and write the report."""
-    from optrode.console import circuit_table, showing
+    from optrode.console import found_table, showing
     from optrode.flow import Options, investigate
     from optrode.loading import load
 
     chosen, s = prompts or Prompts(), search or Search()
     make_task = _task_maker(chosen)
-    options = Options(s.method, s.ablation, s.size, s.target, s.grid, random_seed=chosen.seed)
+    options = Options(
+        s.method, s.ablation, s.size, s.target, s.grid, random_seed=chosen.seed, level=s.level, more=s.more
+    )
     bench_options = (where or Where()).options
     with showing(quiet=as_json) as progress:
         progress("load model", 0, 1)
@@ -132,7 +161,7 @@ def find(
     if as_json:
         _print_json({"report": str(page), "circuit": found.circuit, "proof": found.proof})
     else:
-        circuit_table(found, page)
+        found_table(found.circuit, found.proof, page)
 
 
 @app.command

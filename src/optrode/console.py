@@ -14,7 +14,8 @@ from rich.table import Column, Table
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from optrode.flow import Findings
+    from optrode.circuit.circuit import Circuit, Proof
+    from optrode.circuit.edge.records import EdgeCircuit, EdgeProof
     from optrode.gate.check import Check
     from optrode.model.model import Model
     from optrode.site.recording import Recording
@@ -59,9 +60,19 @@ def _finish(bars: Progress, stages: Mapping[str, TaskID]) -> None:
             bars.update(task.id, total=task.completed or 1, completed=task.completed or 1)
 
 
-def circuit_table(found: "Findings", page: Path) -> None:
+def found_table(circuit: "Circuit | EdgeCircuit", proof: "Proof | EdgeProof", page: Path) -> None:
+    """What was found, by the level it was found at."""
+    from optrode.circuit.circuit import Circuit, Proof
+    from optrode.circuit.edge.records import EdgeCircuit, EdgeProof
+
+    if isinstance(circuit, Circuit) and isinstance(proof, Proof):
+        circuit_table(circuit, proof, page)
+    if isinstance(circuit, EdgeCircuit) and isinstance(proof, EdgeProof):
+        edge_table(circuit, proof, page)
+
+
+def circuit_table(circuit: "Circuit", proof: "Proof", page: Path) -> None:
     """The circuit's strongest nodes, its proof in a sentence, and where the page is."""
-    proof, circuit = found.proof, found.circuit
     title = f"{circuit.task}: strongest nodes, effect of ablating them in {proof.unit}"
     table = Table(Column("node", min_width=_NAME_WIDTH), "role", "effect", "faithfulness lost", title=title)
     roles = {head.node: head.role for head in circuit.heads}
@@ -77,6 +88,32 @@ def circuit_table(found: "Findings", page: Path) -> None:
         f"the best of {len(proof.random)} random circuits of that size keeps {best:.2f}; "
         f"without the circuit {round(proof.completeness, 2) + 0.0:.2f} is left."
     ])  # fmt: skip
+    print_lines([f"Report: {page}"])
+
+
+def edge_table(circuit: "EdgeCircuit", proof: "EdgeProof", page: Path) -> None:
+    """The circuit's strongest edges, its proof in two sentences, and where the page is."""
+    title = f"{circuit.task}: strongest edges by {circuit.scores.method}, effect of ablating them in {proof.unit}"
+    table = Table(Column("edge", min_width=_NAME_WIDTH), "effect", "faithfulness lost", title=title)
+    lost = {row.edge: f"{row.lost:+.3f}" for row in proof.minimality}
+    for edge in circuit.edges[:_SHOWN]:
+        effect = circuit.scores.values[circuit.graph.edge(edge)]
+        table.add_row(escape(edge), f"{effect:+.3f}", lost.get(edge, ""))
+    out.print(table)
+    best = max(proof.random, default=float("nan"))
+    areas = ", ".join(f"CPR {c.cpr:.2f}" if c.selection == "signed" else f"CMD {c.cmd:.3f}" for c in proof.curves)
+    print_lines([
+        f"{circuit.size:,} of {circuit.n_all:,} edges keep {proof.faithfulness:.2f} "
+        f"[{proof.interval.low:.2f}, {proof.interval.high:.2f}] of the behaviour on {proof.n_prompts} other prompts; "
+        f"the best of {len(proof.random)} random circuits of that size keeps {best:.2f}; "
+        f"without the circuit {round(proof.without, 2) + 0.0:.2f} is left.",
+        f"{areas}; circuits of resampled prompts overlap by {proof.jaccard:.2f}.",
+    ])  # fmt: skip
+    for note in circuit.scores.notes:
+        print_lines([f"Note: {note}"])
+    if circuit.scores.check and not circuit.scores.check.agrees:
+        missed = "".join(f", missed {edge}" for edge in circuit.scores.check.missed[:3])
+        print_lines([f"Note: scores and exact spot checks disagree (r = {circuit.scores.check.correlation:.2f}{missed})."])
     print_lines([f"Report: {page}"])
 
 

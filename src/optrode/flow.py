@@ -1,14 +1,14 @@
 """The whole investigation in one screen: load, task, sweep, find, prove, report."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from optrode.circuit.circuit import Circuit, HeadScores, Proof
-from optrode.circuit.find import TARGET, find
-from optrode.circuit.judge import prove
+from optrode.circuit.circuit import TARGET, Circuit, HeadScores, Proof
+from optrode.circuit.edge.records import EdgeCircuit, EdgeProof
 from optrode.circuit.look import head_scores
+from optrode.circuit.verbs import find, prove
 from optrode.gate.kinds import patch, zero
 from optrode.model.model import Model
 from optrode.reports.folder import write_run
@@ -28,19 +28,22 @@ class Options:
     """Choices of an investigation.
 
     Attributes:
-        method, ablation, size, target: of the circuit, see `find`.
+        level, method, ablation, size, target: of the circuit, see `find`.
+        more: further options of `find_edges`, such as selection.
         with_grid: also patch the residual stream over layer and position.
         n_grid: prompts for grids, which cost one run per cell.
         random_seed: of the prompts the circuit is found on; the next seed gives those it is proven on.
     """
 
-    method: str = "ig"
+    method: str = ""
     ablation: str = "resample"
     size: int | None = None
     target: float = TARGET
     with_grid: bool = True
     n_grid: int = 8
     random_seed: int = 0
+    level: str = ""
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ class Findings:
     """What an investigation found: the records of its report."""
 
     task: Task
-    circuit: Circuit
-    proof: Proof
+    circuit: Circuit | EdgeCircuit
+    proof: Proof | EdgeProof
     grid: Grid | None = None
     head_grid: Grid | None = None
     head_scores: HeadScores | None = None
@@ -90,9 +93,10 @@ def _investigate(model: Model, make_task: MakeTask, o: Options, progress: Progre
     progress("test the model on the task", 0, 1)
     task, others = make_task(model, o.random_seed), make_task(model, o.random_seed + 1)
     bench, bench_of_others = Bench(model, task, **options), Bench(model, others, **options)
-    circuit = find(
-        model, task, method=o.method, ablation=o.ablation, size=o.size, target=o.target, progress=progress, bench=bench
-    )
+    circuit: Circuit | EdgeCircuit = find(
+        model, task, level=o.level, method=o.method, ablation=o.ablation, size=o.size, target=o.target, progress=progress,
+        bench=bench, **o.more,
+    )  # fmt: skip
     proof = prove(model, others, circuit, progress=progress, bench=bench_of_others)
     few = task.take(o.n_grid)
     of_few = Bench(model, few, **options)

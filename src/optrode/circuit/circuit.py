@@ -5,8 +5,12 @@ effect of a node is the change of the metric when the node is ablated in the cle
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from optrode.provenance import Provenance
+
+TARGET: Final = 0.85
+"""The faithfulness that a circuit's size is chosen to reach: a little above .8, as other prompts will show less."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,8 @@
 
 import time
 from collections.abc import Sequence
-from typing import Final
 
-from optrode.circuit.circuit import Circuit, Scores
+from optrode.circuit.circuit import TARGET, Circuit, Scores
 from optrode.circuit.interval import ratio
 from optrode.circuit.judge import SIZES, metric_of
 from optrode.circuit.look import look_at_heads
@@ -16,10 +15,8 @@ from optrode.provenance import provenance
 from optrode.trial.prompts import Task
 from optrode.trial.run import Bench, Progress, no_progress
 
-TARGET: Final = 0.85
 
-
-def find(
+def find_nodes(
     model: Model, task: Task, *, method: str = "ig", ablation: str = "resample", size: int | None = None,
     target: float = TARGET, progress: Progress = no_progress, bench: Bench | None = None,
 ) -> Circuit:  # fmt: skip

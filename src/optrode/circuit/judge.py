@@ -31,7 +31,7 @@ def _trial(bench: Bench, nodes: Sequence[str], outside: Sequence[str], ablation:
     return Trial(ablate([node for node in outside if node not in kept], ablation), "clean", bench.metric.name)
 
 
-def prove(
+def prove_nodes(
     model: Model, task: Task, circuit: Circuit, *, n_random: int = 20, n_minimality: int = 40,
     n_bootstrap: int = N_BOOTSTRAP, progress: Progress = no_progress, bench: Bench | None = None,
 ) -> Proof:  # fmt: skip

@@ -31,9 +31,9 @@ class View:
 
 
 ORDER = (
-    "embed", "pos_embed", "resid_pre", "attn_in", "ln1", "attn.q", "attn.k", "attn.v", "attn.scores", "attn.pattern", "attn.z",
-    "attn.result", "ln1_post", "attn_out", "resid_mid", "mlp_in", "ln2", "mlp.router", "mlp.pre", "mlp.pre_linear", "mlp.post",
-    "ln2_post", "mlp_out", "resid_post", "final_norm", "logits",
+    "embed", "pos_embed", "resid_pre", "attn_in", "ln1", "attn.q", "attn.k", "attn.v", "attn.scores", "attn.pattern",
+    "attn.z", "attn.result", "ln1_post", "attn_out", "resid_mid", "mlp_in", "ln2", "mlp.router", "mlp.pre", "mlp.pre_linear",
+    "mlp.post", "ln2_post", "mlp_out", "resid_post", "final_norm", "logits",
 )  # fmt: skip
 """Site kinds in the order of the computation: how they are listed."""
 

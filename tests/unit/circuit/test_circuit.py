@@ -8,13 +8,13 @@ import torch
 
 import optrode as op
 from optrode.circuit.circuit import Interval, NodeScore
-from optrode.circuit.find import find
 from optrode.circuit.gradient import attribute
 from optrode.circuit.interval import draws, mean_interval, ratio, ratio_interval
-from optrode.circuit.judge import metric_of, prove
+from optrode.circuit.judge import metric_of
 from optrode.circuit.look import head_scores, look_at_heads
 from optrode.circuit.nodes import ablate, all_nodes, is_head
 from optrode.circuit.score import score
+from optrode.circuit.verbs import find, prove
 from optrode.model.source import from_source
 from optrode.model.tiny import tiny
 from optrode.trial.naive import run_naively

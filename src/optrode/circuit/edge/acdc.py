@@ -1,11 +1,11 @@
 """ACDC: take edges out one by one, from the logits back, and keep those that are missed (Conmy et al., arXiv 2304.14997).
 
-An edge e stays out if D(H without e) - D(H) < tau, where D is the mean over prompts of |m(whole model) - m(H)|: with the metric
-"kl" that is their KL(whole || H), with a task's metric their task loss. What is taken out stays out. Edges are tested receiver by
-receiver from the logits back, later senders first.
+An edge e stays out if D(H without e) - D(H) < tau, where D is the mean over prompts of |m(whole model) - m(H)|: with the
+metric "kl" that is their KL(whole || H), with a task's metric their task loss. What is taken out stays out. Edges are
+tested receiver by receiver from the logits back, later senders first.
 
-Several tests are made at once: a chain of circuits, each with one more edge taken out, up to the first edge that is missed. The
-decisions are those of one test after another.
+Several tests are made at once: a chain of circuits, each with one more edge taken out, up to the first edge that is
+missed. The decisions are those of one test after another.
 """
 
 from typing import Final
@@ -80,4 +80,4 @@ def _walk(
 
 
 def _distance(runs: EdgeRuns, values: Values) -> Float[np.ndarray, " prompt"]:
-    return np.abs(np.array(runs.full) - np.array(values))
+    return np.asarray(np.abs(np.array(runs.full) - np.array(values)))

@@ -4,9 +4,9 @@
 head is computed again with its q (or k) read from the changed stream; only what its output z does further on is linearised:
 s(u, h.q) = sum over pos of (z_h with the changed q - z_h) * dm/dz_h. Edges into v, MLPs and logits are as in EAP.
 
-"atp-drop" (GradDrop, their section 3.1.2): direct and indirect effects that cancel hide an edge. Gradients are taken once for
-each layer with that layer left out of the backward pass; the score's size is the sum of their absolute values / (n_layers - 1),
-its sign that of the plain gradient.
+"atp-drop" (GradDrop, their section 3.1.2): direct and indirect effects that cancel hide an edge. Gradients are taken
+once for each layer with that layer left out of the backward pass; the score's size is the sum of their absolute values /
+(n_layers - 1), its sign that of the plain gradient.
 """
 
 from collections.abc import Iterator

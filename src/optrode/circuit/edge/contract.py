@@ -2,10 +2,10 @@
 
     s(u, v) = sum over pos and feature of (change of u) * dm/dr_v
 
-r_v is what receiver v reads off the residual stream, before its own norm. Changes are written out from what heads gave before
-their output projection, gradients taken back from the projections' outputs, for a few rows at a time and one destination
-layer at a time, so that memory stays below that of the passes themselves. The sum over positions is one matrix product of
-[sender, pos x feature] with [pos x feature, receiver] for each row.
+r_v is what receiver v reads off the residual stream, before its own norm. Changes are written out from what heads gave
+before their output projection, gradients taken back from the projections' outputs, for a few rows at a time and one
+destination layer at a time, so that memory stays below that of the passes themselves. The sum over positions is one
+matrix product of [sender, pos x feature] with [pos x feature, receiver] for each row.
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,9 @@ from typing import Final
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
-from optrode.circuit.edge.senders import Sent
+from optrode.circuit.edge.senders import Sent, first_change
 from optrode.circuit.edge.slopes import PARTS, Slopes
 from optrode.circuit.edge.wiring import Norm, Wiring
 
@@ -45,9 +46,15 @@ def contract(wiring: Wiring, changes: Sent, slopes: Slopes, *, by_pos: bool = Fa
         changes: of all senders, ablated minus own, before output projections; rows may not be shared.
         slopes: gradients, and the run that norms are linearised at.
     """
+    first = first_change(wiring, changes.embed)
+    changes, slopes = _later(changes, first), slopes.later(first)
     parts = [_rows(wiring, changes, slopes, rows, by_pos) for rows in _row_chunks(wiring, changes)]
     per_pos = torch.stack([part.per_pos for part in parts if part.per_pos is not None]).sum(0) if by_pos else None
-    return Shares(torch.cat([part.per_row for part in parts]), per_pos)
+    return Shares(torch.cat([part.per_row for part in parts]), None if per_pos is None else pad(per_pos, (first, 0)))
+
+
+def _later(changes: Sent, first: int) -> Sent:
+    return changes.map(lambda tensor: tensor[:, first:])
 
 
 def _row_chunks(wiring: Wiring, changes: Sent) -> Iterator[slice]:
@@ -135,7 +142,9 @@ def _pushed(norm: Norm, point: Tensor, change: Tensor) -> Tensor:
     return pushed
 
 
-def _taken_back(wiring: Wiring, slopes: Slopes, layer: int, part: str, rows: slice) -> Float[Tensor, "row receiver pos d_model"]:
+def _taken_back(
+    wiring: Wiring, slopes: Slopes, layer: int, part: str, rows: slice
+) -> Float[Tensor, "row receiver pos d_model"]:
     """Gradients at q, k or v of each head, taken back to the residual stream that it reads."""
     weight, _ = wiring.input_weights(layer, part)
     at_norm = torch.einsum("bthe,hde->bhtd", slopes.heads[part][layer][rows], weight)

@@ -1,14 +1,15 @@
 """First-order edge scores: EAP, EAP-IG, clean-corrupted gradients, and integrated gradients over masks.
 
-All are  s(u, v) = sum over pos and feature of (change of u) * (mean over points of dm/dr_v),  with r_v what receiver v reads off
-the residual stream. They differ in the points:
+All are  s(u, v) = sum over pos and feature of (change of u) * (mean over points of dm/dr_v),  with r_v what receiver v
+reads off the residual stream. They differ in the points:
 
 * "eap" (Syed et al., arXiv 2310.10348): the clean run.
 * "eap-ig" (Hanna et al., arXiv 2403.17806, eq. 4: their z' + (k/m)(z - z') is our point at k/M): M points between what
   enters the first block in the ablated and in the clean run. k = 1..M as in the paper; their code takes k = 0..M-1 ("left").
 * "clean-corrupted": both ends.
-* "eap-ig-activations" (after Marks et al., arXiv 2403.19647): for each of the embedding, every layer's attention and every MLP,
-  that output alone is set between ablated and clean (k = 1..M) and held there as a constant; the mean over all of these.
+* "eap-ig-activations" (after Marks et al., arXiv 2403.19647): for each of the embedding, every layer's attention and
+  every MLP, that output alone is set between ablated and clean (k = 1..M) and held there as a constant; the mean over
+  all of these.
 * "mask-ig": every edge is kept to the same degree a; here the change of u is that in the run at a. Its scores add up to
   m(all ablated) - m(clean), the sum rule; where they do not, the integral has not converged.
 """
@@ -17,7 +18,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import torch
 from torch import Tensor
 
 from optrode.circuit.edge.contract import Shares, contract

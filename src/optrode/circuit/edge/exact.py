@@ -1,9 +1,9 @@
 """Exact effects of single edges, through the planner.
 
-With one edge ablated in the clean run, all that its receiver reads is known from recordings: its q, k or v, its MLP's input, or
-the end of the stream. So the effect is that of patching this one value, which the planner packs with many others. A query
-head that has a k or v input of its own shares them with its group in the model: there the whole group is patched, and the
-other heads' outputs are held at the clean run's.
+With one edge ablated in the clean run, all that its receiver reads is known from recordings: its q, k or v, its MLP's
+input, or the end of the stream. So the effect is that of patching this one value, which the planner packs with many
+others. A query head that has a k or v input of its own shares them with its group in the model: there the whole group is
+patched, and the other heads' outputs are held at the clean run's.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,6 @@
-"""From edge scores to an edge circuit: the fewest strongest edges that reach a target faithfulness, or what a search keeps."""
+"""From edge scores to an edge circuit: the fewest strongest edges that reach a target faithfulness, or what a search
+keeps.
+"""
 
 import time
 from collections.abc import Callable
@@ -8,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 from jaxtyping import Float
 
+from optrode.circuit.circuit import TARGET
 from optrode.circuit.edge.acdc import acdc
 from optrode.circuit.edge.curve import FINE, sizes_of
 from optrode.circuit.edge.prune import prune
@@ -18,7 +21,6 @@ from optrode.circuit.edge.score import NAMES as SCORED
 from optrode.circuit.edge.score import score_edges
 from optrode.circuit.edge.select import ORDERS, select
 from optrode.circuit.edge.wiring import wiring_of
-from optrode.circuit.find import TARGET
 from optrode.errors import BadOption, nearest
 from optrode.model.model import Model
 from optrode.provenance import provenance

@@ -1,9 +1,9 @@
 """The graph that edge methods score: who writes to the residual stream, and who reads it. No model, no torch.
 
-Senders, in the order of the computation: `embed` (all that enters the first block), then layer by layer the attention heads
-`a5.h1` and the MLP `m5`. Receivers: the q, k and v input of every head, `a5.h1.q`, every MLP's input `m5`, and `logits`. With
-grouped K/V a k or v input is that of a group, `a5.g0.k`, unless each query head is given its own (Hanna et al.,
-arXiv 2403.17806, whose `a5.h1<k>`, `input` and `a3.h2->m5` are understood too).
+Senders, in the order of the computation: `embed` (all that enters the first block), then layer by layer the attention
+heads `a5.h1` and the MLP `m5`. Receivers: the q, k and v input of every head, `a5.h1.q`, every MLP's input `m5`, and
+`logits`. With grouped K/V a k or v input is that of a group, `a5.g0.k`, unless each query head is given its own (Hanna
+et al., arXiv 2403.17806, whose `a5.h1<k>`, `input` and `a3.h2->m5` are understood too).
 
 A receiver sees every sender before it, and senders stand in order, so that an edge exists where sender < `n_seen[receiver]`.
 """

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from optrode.circuit.edge.senders import Plain, Sent
+from optrode.circuit.edge.senders import Plain, Sent, first_change
 from optrode.circuit.edge.wiring import Wiring
 from optrode.site.site import Moment, Site
 from optrode.site.tap import Function, tapped
@@ -96,29 +96,67 @@ class Stream(ABC):
 
 @final
 class _Added(Stream):
-    """The stream is the sum of what is sent: a receiver reads it plus the differences of its ablated senders."""
+    """The stream is the sum of what is sent: a receiver reads it plus the differences of its ablated senders.
+
+    Positions before the first at which the ablated input differs are left alone: nothing differs there in a causal model.
+    """
 
     def __init__(self, wiring: Wiring, ablated: Sent) -> None:
         super().__init__(wiring, ablated)
-        self.changes: list[Tensor] = []  # of [row, sender, pos, d_model]
-        self.joined: Tensor | None = None
+        self.first = self.n = 0
+        self.total = torch.empty(0)
+        self.changes = torch.empty(0)  # [row, sender, pos, d_model]
 
     def embed(self, h: Tensor) -> None:
-        self.changes, self.joined = [(self.ablated.embed - h)[:, None]], None
+        change = self.ablated.embed - h
+        self.first = first_change(self.wiring, change)
+        n_rows, n_pos, d_model = h[:, self.first :].shape
+        n_kept = 0 if torch.is_grad_enabled() else len(self.wiring.graph.sender_ends)
+        self.total, self.n = change[:, self.first :] * 0, 0
+        self.changes = h.new_empty(n_rows, n_kept, n_pos, d_model)
+        self._send(change[:, None, self.first :])
 
     def heads(self, layer: int, z: Tensor) -> None:
-        self.changes.append(self.wiring.write(layer, self.ablated.z[layer] - z))
+        self._send(self.wiring.write(layer, (self.ablated.z[layer] - z)[:, self.first :]))
 
     def attn(self, layer: int, output: Tensor) -> None:
         """Heads say it all."""
 
     def mlp(self, layer: int, output: Tensor) -> None:
-        self.changes.append((self.ablated.mlp[layer] - output)[:, None])
+        self._send((self.ablated.mlp[layer] - output)[:, None, self.first :])
+
+    def _send(self, change: Tensor) -> None:
+        self.total = self.total + change.sum(1)
+        if torch.is_grad_enabled():
+            self.changes = torch.cat([self.changes, change], 1)
+        else:
+            self.changes[:, self.n : self.n + change.shape[1]] = change
+        self.n += change.shape[1]
 
     def read(self, cut: Tensor, stream: Tensor, layer: int, *, within: bool) -> Float[Tensor, "row receiver pos d_model"]:
-        if len(self.changes) > 1:
-            self.changes = [torch.cat(self.changes, 1)]
-        return stream[:, None] + _mixed(cut, self.changes[0][:, : cut.shape[-1]])
+        cut = cut[:, self.first :] if cut.dim() == 4 and cut.shape[1] > 1 else cut
+        changed = stream[:, None, self.first :] + self._mixed(cut)
+        if not self.first:
+            return changed
+        same = stream[:, None, : self.first].expand(-1, changed.shape[1], -1, -1)
+        return torch.cat([same, changed], 2)
+
+    def _mixed(self, cut: Tensor) -> Float[Tensor, "row receiver pos d_model"]:
+        """Sum of the cut changes: one by one, or all less those that are kept, whichever are fewer."""
+        n_seen = cut.shape[-1]
+        if cut.requires_grad:
+            return _mixed(cut, self.changes[:, :n_seen])
+        is_cut, is_kept = (side.ne(0).flatten(0, -2).any(0) for side in (cut, 1 - cut))
+        if n_seen < self.n or int(is_kept.sum()) >= int(is_cut.sum()):
+            return self._some(cut, is_cut)
+        if not bool(is_kept.any()):
+            return self.total[:, None].expand(-1, cut.shape[-2], -1, -1)
+        return self.total[:, None] - self._some(1 - cut, is_kept)
+
+    def _some(self, weights: Tensor, used: Tensor) -> Tensor:
+        if 2 * int(used.sum()) > len(used):
+            return _mixed(weights, self.changes[:, : len(used)])
+        return _mixed(weights[..., used], self.changes[:, : len(used)][:, used])
 
 
 @final

@@ -1,4 +1,6 @@
-"""Judge an edge circuit by intervention: run the model with every edge outside it ablated, and hold that against controls."""
+"""Judge an edge circuit by intervention: run the model with every edge outside it ablated, and hold that against
+controls.
+"""
 
 import random
 import time

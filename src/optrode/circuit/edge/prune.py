@@ -1,9 +1,10 @@
 """Edge pruning: masks over edges learned by gradient (Bhaskar et al., arXiv 2406.16778).
 
-Each edge has a hard-concrete mask (Louizos et al., arXiv 1712.01312): u uniform, s = sigmoid((log u - log(1 - u) + log a) / beta),
-a_e = clip(s (r - l) + l, 0, 1) with l = -.1, r = 1.1, beta = 2/3. The loss is the mean over prompts of |m(whole) - m(masked)|,
-relative to |m(whole) - m(empty)|, plus lambda1 (d - d*) + lambda2 (d - d*)^2, with d the expected share of edges kept, d* its
-target, lowered from 1 over the first steps, and multipliers that climb. In the end the edges most likely to be kept stay.
+Each edge has a hard-concrete mask (Louizos et al., arXiv 1712.01312): with u uniform, s = sigmoid((log u - log(1 - u) +
+log a) / beta), a_e = clip(s (r - l) + l, 0, 1), l = -.1, r = 1.1, beta = 2/3. The loss is the mean over prompts of
+|m(whole) - m(masked)|, relative to |m(whole) - m(empty)|, plus lambda1 (d - d*) + lambda2 (d - d*)^2, with d the expected share
+of edges kept, d* its target, lowered from 1 over the first steps, and multipliers that climb. In the end the edges most likely
+to be kept stay.
 """
 
 from typing import Final
@@ -84,7 +85,7 @@ class _Learner:
             optimiser.zero_grad()
         loss.backward(inputs=[self.log_alpha, self.multipliers])
         for optimiser in (self.down, self.up):
-            optimiser.step()  # type: ignore[no-untyped-call]
+            optimiser.step()
 
     def open_to(self) -> Float[Tensor, " edge"]:
         """Probability that a mask is not zero."""

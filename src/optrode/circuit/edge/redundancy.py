@@ -1,7 +1,8 @@
 """Edges that do each other's work: ablated together they cost more than one by one (self-repair, OR gates).
 
-Single effects cannot show it, and a circuit found by them misses it: where either of two heads is enough, each alone is worth
-nothing. So the strongest edges into a receiver are ablated together, and held against the sum of their single effects.
+Single effects cannot show it, and a circuit found by them misses it: where either of two heads is enough, each alone is
+worth nothing. So the strongest edges into a receiver are ablated together, and held against the sum of their single
+effects.
 """
 
 from typing import Final

@@ -123,7 +123,8 @@ def first_order(
 ) -> tuple[Float[np.ndarray, "prompt edge"], Float[np.ndarray, "edge pos"] | None]:
     """[prompt, edge] scores of a first-order method, and [edge, pos] shares where they are asked for."""
     n_prompts, n_edges = len(runs.bench.task), runs.wiring.graph.n_edges
-    total = torch.zeros(n_prompts, n_edges, dtype=torch.float64 if runs.wiring.model.dtype == torch.float64 else torch.float32)
+    dtype = torch.promote_types(runs.wiring.model.dtype, torch.float32)
+    total = torch.zeros(n_prompts, n_edges, dtype=dtype)
     by_pos = torch.zeros(n_edges, runs.bench.worlds.length(0), dtype=total.dtype) if settings.by_pos else None
     parts = list(batches(runs))
     for ix, batch in enumerate(parts):
@@ -144,8 +145,8 @@ def _notes(runs: EdgeRuns, settings: Settings, per_prompt: Float[np.ndarray, "pr
         gap = abs(found - wanted)
         if gap > SUM_TOLERANCE * abs(wanted):
             yield (
-                f"mask-ig did not converge: its scores add up to {found:.4g}, all edges ablated together change the metric by "
-                f"{wanted:.4g} (a gap of {gap / max(abs(wanted), 1e-12):.0%}); take more steps, or measure exactly"
+                f"mask-ig did not converge: its scores add up to {found:.4g}, while all edges ablated together change the "
+                f"metric by {wanted:.4g} (a gap of {gap / max(abs(wanted), 1e-12):.0%}); take more steps, or measure exactly"
             )
     if not np.any(per_prompt):
         yield "all scores are exactly zero: the two worlds may give the same output, so that this metric sees nothing"

@@ -1,4 +1,6 @@
-"""What the senders of a run gave: per head before the output projection, so that little is stored, and written out on demand."""
+"""What the senders of a run gave: per head before the output projection, so that little is stored, and written out on
+demand.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -101,6 +103,17 @@ def noted(into: list[Tensor]) -> Function:
         into.append(h.detach())
 
     return tap
+
+
+def first_change(wiring: Wiring, embed: Float[Tensor, "row pos d_model"]) -> int:
+    """The first position at which any row changes, from the change of what enters the first block.
+
+    In a causal model no sender changes before it. The last position where nothing changes at all.
+    """
+    if not wiring.model.table.is_causal:
+        return 0
+    hit = embed.detach().ne(0).flatten(2).any(2).any(0)
+    return int(hit.int().argmax()) if bool(hit.any()) else embed.shape[1] - 1
 
 
 def nothing() -> Sent:

@@ -53,6 +53,15 @@ class Slopes:
     end: Tensor = field(default_factory=lambda: torch.empty(0))
     values: Tensor = field(default_factory=lambda: torch.empty(0))
 
+    def later(self, first: int) -> "Slopes":
+        """The same from a position on."""
+        if not first:
+            return self
+        cut = [[tensor[:, first:] for tensor in held] for held in (self.streams, self.outputs, self.sums, self.mlp)]
+        heads = {kind: [tensor[:, first:] for tensor in held] for kind, held in self.heads.items()}
+        sent = self.sent.map(lambda tensor: tensor[:, first:])
+        return Slopes(sent, *cut[:3], heads, cut[3], self.end[:, first:], self.values)
+
 
 @dataclass(frozen=True)
 class Point:
@@ -86,7 +95,7 @@ def slopes_without(
 ) -> Iterator[Slopes]:
     """One forward pass and 1 + n_layers backward passes: the plain gradients, then those without each layer's own part.
 
-    A backward pass without a layer goes around its attention and its MLP (GradDrop of AtP*, arXiv 2403.00745, section 3.1.2).
+    A backward pass without a layer goes around its attention and its MLP (GradDrop of AtP*, arXiv 2403.00745).
     """
     return _slopes(wiring, inputs, positions, metric, Point(), None, (None, *range(wiring.graph.n_layers)))
 
