@@ -2,9 +2,9 @@
 
 Each edge has a hard-concrete mask (Louizos et al., arXiv 1712.01312): with u uniform, s = sigmoid((log u - log(1 - u) +
 log a) / beta), a_e = clip(s (r - l) + l, 0, 1), l = -.1, r = 1.1, beta = 2/3. The loss is the mean over prompts of
-|m(whole) - m(masked)|, relative to |m(whole) - m(empty)|, plus lambda1 (d - d*) + lambda2 (d - d*)^2, with d the expected share
-of edges kept, d* its target, lowered from 1 over the first steps, and multipliers that climb. In the end the edges most likely
-to be kept stay.
+|m(whole) - m(masked)|, relative to |m(whole) - m(empty)|, plus lambda1 (d - d*) + lambda2 (d - d*)^2, with d the expected
+share of edges kept, d* its target, lowered from 1 over the first steps, and multipliers that climb. In the end the edges
+most likely to be kept stay.
 """
 
 from typing import Final

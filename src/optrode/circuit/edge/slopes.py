@@ -57,10 +57,12 @@ class Slopes:
         """The same from a position on."""
         if not first:
             return self
-        cut = [[tensor[:, first:] for tensor in held] for held in (self.streams, self.outputs, self.sums, self.mlp)]
+        streams, outputs, sums, mlp = (
+            [tensor[:, first:] for tensor in held] for held in (self.streams, self.outputs, self.sums, self.mlp)
+        )
         heads = {kind: [tensor[:, first:] for tensor in held] for kind, held in self.heads.items()}
         sent = self.sent.map(lambda tensor: tensor[:, first:])
-        return Slopes(sent, *cut[:3], heads, cut[3], self.end[:, first:], self.values)
+        return Slopes(sent, streams, outputs, sums, heads, mlp, self.end[:, first:], self.values)
 
 
 @dataclass(frozen=True)
