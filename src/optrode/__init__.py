@@ -18,8 +18,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from optrode import tasks
+    from optrode import tasks, truth
+    from optrode.circuit.channels import Channels, channels, inhibition
     from optrode.circuit.circuit import Circuit, HeadScores, Proof, Scores
+    from optrode.circuit.compose import Composition, composition
+    from optrode.circuit.crossmodel import cross_patch
+    from optrode.circuit.desiderata import desiderata_masks
+    from optrode.circuit.edge.artefact import load_circuit, save_circuit
+    from optrode.circuit.edge.auroc import auroc
+    from optrode.circuit.edge.compare import compare
+    from optrode.circuit.edge.cut import cut
+    from optrode.circuit.edge.graph import Graph
+    from optrode.circuit.edge.methods import compare_methods
+    from optrode.circuit.edge.optimal import optimal_ablation
+    from optrode.circuit.edge.paths import patch_paths
+    from optrode.circuit.edge.records import EdgeCircuit, EdgeProof, EdgeScores
+    from optrode.circuit.edge.score import score_edges
+    from optrode.circuit.edge.stability import bootstrap_jaccard
     from optrode.circuit.look import head_scores
     from optrode.circuit.score import score
     from optrode.circuit.verbs import find, prove
@@ -45,6 +60,21 @@ if TYPE_CHECKING:
 
 _HOMES: Final = {
     "circuit.circuit": ("Circuit", "HeadScores", "Proof", "Scores"),
+    "circuit.channels": ("Channels", "channels", "inhibition"),
+    "circuit.compose": ("Composition", "composition"),
+    "circuit.crossmodel": ("cross_patch",),
+    "circuit.desiderata": ("desiderata_masks",),
+    "circuit.edge.artefact": ("load_circuit", "save_circuit"),
+    "circuit.edge.auroc": ("auroc",),
+    "circuit.edge.compare": ("compare",),
+    "circuit.edge.cut": ("cut",),
+    "circuit.edge.graph": ("Graph",),
+    "circuit.edge.methods": ("compare_methods",),
+    "circuit.edge.optimal": ("optimal_ablation",),
+    "circuit.edge.paths": ("patch_paths",),
+    "circuit.edge.records": ("EdgeCircuit", "EdgeProof", "EdgeScores"),
+    "circuit.edge.score": ("score_edges",),
+    "circuit.edge.stability": ("bootstrap_jaccard",),
     "circuit.look": ("head_scores",),
     "circuit.score": ("score",),
     "circuit.verbs": ("find", "prove"),
@@ -71,16 +101,19 @@ _HOMES: Final = {
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Actuator", "Bench", "Circuit", "Family", "Gate", "Grid", "HeadScores", "Metric", "Model", "OptrodeError", "Page",
-    "Pair", "Place", "Proof", "Recording", "Scores", "SiteName", "Table", "Task", "Trial", "View", "add", "affine",
-    "check_model", "clamp", "find", "gates", "head_scores", "investigate", "load", "mean", "on_ray", "patch",
-    "project_out", "prove", "record", "recording", "report", "resample", "scale", "score", "show", "sweep", "tasks", "zero",
+    "Actuator", "Bench", "Channels", "Circuit", "Composition", "EdgeCircuit", "EdgeProof", "EdgeScores", "Family",
+    "Gate", "Graph", "Grid", "HeadScores", "Metric", "Model", "OptrodeError", "Page", "Pair", "Place", "Proof",
+    "Recording", "Scores", "SiteName", "Table", "Task", "Trial", "View", "add", "affine", "auroc", "bootstrap_jaccard",
+    "channels", "check_model", "clamp", "compare", "compare_methods", "composition", "cross_patch", "cut",
+    "desiderata_masks", "find", "gates", "head_scores", "inhibition", "investigate", "load", "load_circuit", "mean",
+    "on_ray", "optimal_ablation", "patch", "patch_paths", "project_out", "prove", "record", "recording", "report",
+    "resample", "save_circuit", "scale", "score", "score_edges", "show", "sweep", "tasks", "truth", "zero",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name == "tasks":
-        return import_module("optrode.tasks")
+    if name in ("tasks", "truth"):
+        return import_module(f"optrode.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'optrode' has no attribute {name!r}")
     return getattr(import_module(f"optrode.{_HOME_OF[name]}"), name)

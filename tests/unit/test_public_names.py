@@ -8,7 +8,7 @@ import pytest
 
 import optrode as op
 
-CALLS = [name for name in op.__all__ if name[0].islower() and name != "tasks"]
+CALLS = [name for name in op.__all__ if name[0].islower() and name not in ("tasks", "truth")]
 
 
 def test_names_are_listed_once_and_in_order():
@@ -24,14 +24,14 @@ def test_every_name_is_there_and_explained(name):
 @pytest.mark.parametrize("name", op.__all__)
 def test_every_class_and_function_is_of_the_package(name):
     found = getattr(op, name)
-    assert (found.__name__ if name == "tasks" else found.__module__).startswith("optrode.")
+    assert (found.__name__ if name in ("tasks", "truth") else found.__module__).startswith("optrode.")
 
 
 def test_lists_for_programs_and_for_people_agree():
     source = inspect.getsource(op)
     for name in op.__all__:
         assert source.count(f'"{name}"') >= 1, name
-    assert set(op._HOME_OF) | {"tasks"} == set(op.__all__)
+    assert set(op._HOME_OF) | {"tasks", "truth"} == set(op.__all__)
 
 
 def test_names_that_are_not_there():

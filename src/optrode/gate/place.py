@@ -98,7 +98,7 @@ def check_value(model: Model, gate: Gate, site: Site) -> None:
 
 
 def _check_finite(asked: str, tensor: Tensor, site: Site) -> None:
-    if site.place.how == "scores":
+    if site.name.kind == "attn.scores":
         return  # masked scores are -inf by definition
     bad = ~torch.isfinite(tensor)
     if bool(bad.any()):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from optrode.errors import NoPairs
 from optrode.gate.gate import WORLDS, Gate, apply_gate
 from optrode.model.model import Model
+from optrode.model.names import parse
 from optrode.site.recording import Recording, recording, run
 from optrode.site.select import select_sites
 from optrode.site.site import Moment, Site
@@ -148,7 +149,8 @@ class Worlds:
         with ExitStack() as stack, torch.no_grad(), fast(self._linears):
             found = stack.enter_context(recording(self.model, sorted(sites)))
             walk = stack.enter_context(walking(self.model)) if walks else None
-            logits = read_logits(self.model, self.inputs(world, group), self.positions(group))
+            whole = any(parse(site).kind == "logits" for site in sites)
+            logits = read_logits(self.model, self.inputs(world, group), self.positions(group), whole=whole)
         held = self._recordings.setdefault((world, group), Recording())
         held.tensors.update(found.tensors)
         held.lengths = (self.length(group),) * len(self.groups[group])

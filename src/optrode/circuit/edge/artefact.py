@@ -21,7 +21,7 @@ KINDS: Final[dict[str, type]] = {kind.__name__: kind for kind in (EdgeScores, Ed
 _EVERY: Final = KINDS | {kind.__name__: kind for kind in (Stability, Comparison)}
 
 
-def save(record: object, path: str | Path) -> Path:
+def save_circuit(record: object, path: str | Path) -> Path:
     """Write `<path>.json` and, if the record has arrays, `<path>.safetensors`; the suffix may be left out.
 
     Args:
@@ -47,8 +47,8 @@ def save(record: object, path: str | Path) -> Path:
         raise BadFile(f"artefact {target}", found, next_step="give another path, or make room") from error
 
 
-def load(path: str | Path) -> Artefact:
-    """What `save` wrote, to the bit.
+def load_circuit(path: str | Path) -> Artefact:
+    """What `save_circuit` wrote, to the bit.
 
     Args:
         path: of the JSON file; the suffix may be left out.

@@ -40,6 +40,10 @@ class Sent:
         pairs = zip(self.z, other.z, strict=True), zip(self.mlp, other.mlp, strict=True)
         return Sent(self.embed - other.embed, *([a - b for a, b in pair] for pair in pairs))
 
+    def plus(self, other: "Sent") -> "Sent":
+        """The sum, tensor by tensor."""
+        return self.minus(other.map(torch.neg))
+
     def rows(self, rows: Sequence[int] | Tensor) -> "Sent":
         """Some of the rows; what is the same for all rows stays as it is."""
         at = torch.as_tensor(rows, device=self.embed.device)

@@ -17,7 +17,8 @@ from safetensors.numpy import load_file, save_file
 
 from optrode.arrays import tensor_file
 from optrode.circuit.circuit import Interval
-from optrode.circuit.edge.artefact import load, save
+from optrode.circuit.edge.artefact import load_circuit as load
+from optrode.circuit.edge.artefact import save_circuit as save
 from optrode.circuit.edge.compare import compare
 from optrode.circuit.edge.records import EdgeCheck, EdgeCurve, EdgeLoss, EdgeProof, Redundancy, SharePoint
 from optrode.circuit.edge.select import select
