@@ -143,9 +143,11 @@ def find(
     where: Where | None = None, out: Out = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Find the circuit of a task, prove it on other prompts, and write the report."""
+    from optrode.circuit.edge.artefact import about
     from optrode.console import found_table, showing
     from optrode.flow import Options, investigate
     from optrode.loading import load
+    from optrode.records import plain
 
     chosen, s = prompts or Prompts(), search or Search()
     make_task = _task_maker(chosen)
@@ -159,9 +161,46 @@ def find(
         found = investigate(load(model), make_task, options, progress, out=folder, **bench_options)
     page = found.save(folder)
     if as_json:
-        _print_json({"report": str(page), "circuit": found.circuit, "proof": found.proof})
+        circuit = plain(found.circuit) | dict(about(found.circuit))
+        _print_json({"report": str(page), "circuit": circuit, "proof": found.proof})
     else:
         found_table(found.circuit, found.proof, page)
+
+
+@app.command
+def compare(
+    *, model: ModelName = "smollm2", prompts: Prompts | None = None, methods: tuple[str, ...] = (),
+    ablation: str = "resample", per_query_head: bool = False, out: Out = None, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Compare methods for edge circuits on one task: faithfulness of their circuits on other prompts, overlap and cost.
+
+    Parameters
+    ----------
+    methods: Methods of `optrode find --level edge`; give the option once per method. By default all that are quick.
+    ablation: What an ablated edge gives: resample, zero or mean.
+    per_query_head: With grouped K/V, a k and a v input for each query head.
+    """
+    from optrode.circuit.edge.methods import COMPARED, compare_methods
+    from optrode.console import method_table, showing
+    from optrode.loading import load
+    from optrode.reports.folder import write_run
+    from optrode.reports.page import report as make_report
+
+    chosen, make_task = prompts or Prompts(), _task_maker(prompts or Prompts())
+    with showing(quiet=as_json) as progress:
+        progress("load model", 0, 1)
+        loaded = load(model)
+        table = compare_methods(
+            loaded, make_task(loaded, chosen.seed), methods or COMPARED, ablation=ablation, progress=progress,
+            judged_on=make_task(loaded, chosen.seed + 1), per_query_head=per_query_head,
+        )  # fmt: skip
+    folder = out or Path("runs") / f"{chosen.name}-methods"
+    write_run(folder, {"methods": table})
+    page = make_report(table).save(folder / "report.html")
+    if as_json:
+        _print_json(table)
+    else:
+        method_table(table, page)
 
 
 @app.command

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from optrode.circuit.circuit import Circuit, Proof
-    from optrode.circuit.edge.records import EdgeCircuit, EdgeProof
+    from optrode.circuit.edge.records import EdgeCircuit, EdgeProof, MethodTable
     from optrode.gate.check import Check
     from optrode.model.model import Model
     from optrode.site.recording import Recording
@@ -114,6 +114,17 @@ def edge_table(circuit: "EdgeCircuit", proof: "EdgeProof", page: Path) -> None:
     if circuit.scores.check and not circuit.scores.check.agrees:
         missed = "".join(f", missed {edge}" for edge in circuit.scores.check.missed[:3])
         print_lines([f"Note: scores and exact spot checks disagree (r = {circuit.scores.check.correlation:.2f}{missed})."])
+    print_lines([f"Report: {page}"])
+
+
+def method_table(found: "MethodTable", page: Path) -> None:
+    """One row per method, the most faithful first."""
+    title = f"{found.task}: methods for edge circuits, judged on {found.n_prompts} other prompts"
+    table = Table("method", "CMD", "CPR", "passes", "seconds", title=title)
+    for row in sorted(found.rows, key=lambda row: row.cmd):
+        table.add_row(row.method, f"{row.cmd:.3f}", f"{row.cpr:.2f}", str(row.n_passes), f"{row.time_s:.1f}")
+    out.print(table)
+    print_lines([f"Note on {row.method}: {note}" for row in found.rows for note in row.notes])
     print_lines([f"Report: {page}"])
 
 

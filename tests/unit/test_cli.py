@@ -13,6 +13,7 @@ import torch
 
 import optrode as op
 from optrode.circuit.circuit import Circuit, Proof
+from optrode.circuit.edge.records import EdgeCircuit, EdgeProof
 from optrode.cli import main
 from optrode.model.zoo import FAMILY_OF
 from optrode.reports.folder import read_run
@@ -228,6 +229,42 @@ def test_find_of_a_named_task_as_json(run, folder, tmp_path):
     assert len(printed["circuit"]["nodes"]) == 2 and printed["proof"]["ablation"] == "zero"
 
 
+# Edges
+
+
+def edge_words(folder, *words):
+    return ["find", "-m", folder, "-t", "pronoun", "--n", "4", "--require-accuracy", "0", "--no-grid", *words]
+
+
+def test_find_edges_writes_records_and_page(run, folder, tmp_path):
+    ran = run(*edge_words(folder, "--level", "edge", "--size", "20", "--out", tmp_path / "e"))
+    assert ran.code == 0, ran.err
+    held = read_run(tmp_path / "e")
+    circuit, proof = held["circuit"], held["proof"]
+    assert isinstance(circuit, EdgeCircuit) and isinstance(proof, EdgeProof) and circuit.size == proof.size == 20
+    assert circuit.scores.method == "eap-ig" and proof.n_prompts == 4 and len(proof.random) == 20
+    printed = " ".join(ran.out.split())
+    assert f"20 of {circuit.n_all} edges keep" in printed and "CMD" in printed and circuit.edges[0] in printed
+    again = run("report", tmp_path / "e", "--out", tmp_path / "again.html")
+    assert again.code == 0 and (tmp_path / "again.html").read_bytes() == (tmp_path / "e" / "report.html").read_bytes()
+
+
+def test_a_method_of_edges_needs_no_level(run, folder, tmp_path):
+    words = edge_words(folder, "--method", "acdc", "--candidates", "12", "--tau", "1e-5", "--out", tmp_path / "e", "--json")
+    printed = run(*words).json()
+    assert printed["circuit"]["selection"] == "acdc" and 0 < len(printed["circuit"]["edges"]) <= 12
+    assert all(" -> " in edge for edge in printed["circuit"]["edges"]) and printed["proof"]["curves"]
+
+
+def test_methods_compare_on_one_task(run, folder, tmp_path):
+    words = ["compare", "-m", folder, "-t", "pronoun", "--n", "4", "--require-accuracy", "0", "--out", tmp_path / "c"]
+    ran = run(*words, "--methods", "eap", "--methods", "eap-ig")
+    assert ran.code == 0, ran.err
+    table = read_run(tmp_path / "c")["methods"]
+    assert [row.method for row in table.rows] == ["eap", "eap-ig"] and [row.n_passes for row in table.rows] == [2, 6]
+    assert "eap-ig" in ran.out and (tmp_path / "c" / "report.html").read_text().startswith("<!doctype html>")
+
+
 # Wrong inputs
 
 
@@ -256,6 +293,14 @@ def test_find_of_a_named_task_as_json(run, folder, tmp_path):
         (["find", "-m", "FOLDER", "--require-accuracy", "0", "--ablation", "zeros"], "[bad-option] ablation 'zeros'"),
         (["find", "-m", "FOLDER", "--require-accuracy", "0", "--size", "0"], "[bad-option] size=0"),
         (["find", "-m", "FOLDER", "--n", "0"], "[bad-option] task ioi with n=0"),
+        (["find", "-m", "FOLDER", "--require-accuracy", "0", "--level", "edgy"], "[bad-option] level 'edgy'"),
+        (["find", "-m", "FOLDER", "--require-accuracy", "0", "--level", "edge", "--method", "eapig"], "[bad-option] method"),
+        (["find", "-m", "FOLDER", "--require-accuracy", "0", "--level", "node", "--method", "eap"], "[bad-option] method"),
+        (["find", "-m", "FOLDER", "--require-accuracy", "0", "--selection", "signed"], "[bad-option] option selection"),
+        (["find", "-m", "FOLDER", "--require-accuracy", "0", "--method", "eap", "--steps", "7"], "[bad-option] n_steps=7"),
+        (["find", "-m", "FOLDER", "--require-accuracy", "0", "--method", "eap", "--tau", "1"], "[bad-option] tau=1.0"),
+        (["find", "-m", "FOLDER", "--require-accuracy", "0", "--method", "acdc", "--tau", "-1"], "[bad-option] tau=-1"),
+        (["compare", "-m", "FOLDER", "--require-accuracy", "0", "--methods", "magic"], "[bad-option] method 'magic'"),
         (["report", "/nowhere/at-all"], "[bad-file] run folder /nowhere/at-all: no such folder"),
     ],
 )

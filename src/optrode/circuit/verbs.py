@@ -4,7 +4,7 @@ from typing import Any, Final, Literal, overload
 
 from optrode.circuit.circuit import Circuit, Proof
 from optrode.circuit.edge.find import METHODS as OF_EDGES
-from optrode.circuit.edge.find import find_edges
+from optrode.circuit.edge.find import find_edges, refuse_options
 from optrode.circuit.edge.judge import prove_edges
 from optrode.circuit.edge.records import EdgeCircuit, EdgeProof
 from optrode.circuit.find import find_nodes
@@ -47,6 +47,7 @@ def find(model: Model, task: Task, *, level: str = "", method: str = "", **optio
     if method in OF_EDGES and method not in OF_NODES:
         found, step = "it scores edges, not nodes", f'ask for level="edge", or for one of {", ".join(OF_NODES)}'
         raise BadOption(f"method {method!r} at level 'node'", found, next_step=step)
+    refuse_options("level 'node'", find_nodes, {name: value for name, value in options.items() if name != "bench"})
     return find_nodes(model, task, method=method or "ig", **options)
 
 

@@ -2,8 +2,9 @@
 keeps.
 """
 
+import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +27,9 @@ from optrode.model.model import Model
 from optrode.provenance import provenance
 from optrode.trial.prompts import Task
 from optrode.trial.run import Bench, Progress, no_progress
+
+TAU: Final = 0.01
+"""ACDC's threshold, in the metric's unit."""
 
 Searched = tuple[Mask, Float[np.ndarray, "prompt edge"]]
 
@@ -57,7 +61,7 @@ METHODS: Final = (*SCORED, "ifr", *SEARCHES)
 def find_edges(
     model: Model, task: Task, *, method: str = "eap-ig", ablation: str = "resample", size: int | None = None,
     target: float = TARGET, selection: str = "", progress: Progress = no_progress, bench: Bench | None = None,
-    tau: float = 0.01, candidates: int | None = None, **options: Any,
+    tau: float | None = None, candidates: int | None = None, **options: Any,
 ) -> EdgeCircuit:  # fmt: skip
     """Score every edge and take the strongest, or search.
 
@@ -67,13 +71,14 @@ def find_edges(
         size: number of edges; by default the smallest of a fixed ladder from which faithfulness on these prompts stays at
             `target` or above. ACDC chooses its own.
         selection: "absolute", "signed" or "greedy", see `select`; by default "greedy" for "ifr", else "absolute".
-        tau, candidates: of ACDC: its threshold, and how many edges (strongest by "eap-ig") it tests.
+        tau, candidates: of ACDC: its threshold (.01 by default), and how many edges (strongest by "eap-ig") it tests.
         options: of `score_edges`.
 
     Raises:
         BadOption: a size, target or option out of range, no such method, ablation or selection.
     """
     _refuse(method, size, target, selection)
+    _refuse_of_searches(method, selection, {"tau": tau, "candidates": candidates})
     started, bench = time.monotonic(), bench or Bench(model, task)
     passes = bench.worlds.n_passes
     wiring = wiring_of(model, per_query_head=options.get("per_query_head", False))
@@ -82,7 +87,8 @@ def find_edges(
         raise BadOption(f"size={size}", f"{model.name} has {n_edges} edges", nearest=(f"size={n_edges}",))
     runs = EdgeRuns(bench, wiring, ablation)
     if method in SEARCHES:
-        is_in, scores = _searched(runs, method, Search(tau, size, candidates), progress)
+        refuse_options(f"method {method!r}", wiring_of, options)
+        is_in, scores = _searched(runs, method, Search(TAU if tau is None else tau, size, candidates), progress)
         chosen, reached = method, 0.0
     else:
         scores = _scored(runs, method, progress, options)
@@ -108,8 +114,32 @@ def _refuse(method: str, size: int | None, target: float, selection: str) -> Non
         raise BadOption(f"size={size}, target={target}", found, next_step="leave them out for defaults")
 
 
+def _refuse_of_searches(method: str, selection: str, own: Mapping[str, Any]) -> None:
+    """Refuse options of one kind of method that were given to the other."""
+    given = [f"{name}={value}" for name, value in own.items() if value is not None]
+    if given and method != "acdc":
+        step = 'use method "acdc", or leave it out'
+        raise BadOption(f"{given[0]} of method {method!r}", "only ACDC has it", next_step=step)
+    if selection and method in SEARCHES:
+        found = "it chooses its edges itself"
+        raise BadOption(f"selection={selection!r} of method {method!r}", found, next_step="leave it out")
+
+
+def refuse_options(asked: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse what a function does not take.
+
+    Raises:
+        BadOption: naming the first such option, and the nearest that it takes.
+    """
+    known = [name for name in inspect.signature(function).parameters if name not in ("model", "task", "method", "bench")]
+    for name in options:
+        if name not in known:
+            raise BadOption(f"option {name} of {asked}", "no such option", nearest=nearest(name, known) or tuple(known))
+
+
 def _scored(runs: EdgeRuns, method: str, progress: Progress, options: dict[str, Any]) -> EdgeScores:
     model, task = runs.bench.model, runs.bench.task
+    refuse_options(f"method {method!r}", route_scores if method == "ifr" else score_edges, options)
     if method == "ifr":
         return route_scores(model, task, ablation=runs.ablation, progress=progress, bench=runs.bench, **options)
     return score_edges(

@@ -68,7 +68,8 @@ def prove_edges(
         without=court.share(outside), without_interval=court.interval(outside),
         completeness=court.completeness(n_subsets), minimality=court.minimality(inside, n_minimality),
         redundancy=redundancies(runs, circuit.scores.values, n_receivers, progress),
-        jaccard=bootstrap_jaccard(circuit.scores, circuit.size).mean if len(circuit.scores.per_prompt) > 1 else 1.0,
+        jaccard=bootstrap_jaccard(circuit.scores, circuit.size).mean if circuit.size and len(circuit.scores.per_prompt) > 1
+        else 1.0,
         n_prompts=len(task), n_bootstrap=n_bootstrap,
         provenance=provenance(
             model.name, model.weights_hash, task.random_seed, time_s=time.monotonic() - started,

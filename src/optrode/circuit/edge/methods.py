@@ -22,7 +22,7 @@ from optrode.provenance import provenance
 from optrode.trial.prompts import Task
 from optrode.trial.run import Bench, Progress, no_progress
 
-COMPARED: Final = ("eap", "eap-ig", "clean-corrupted", "mask-ig", "atp-qk", "atp-drop", "ifr")
+COMPARED: Final = ("eap", "eap-ig", "clean-corrupted", "mask-ig", "atp-drop", "ifr")
 """Methods that are quick enough for a language model."""
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from optrode.circuit.edge.exact import exact_effects
 from optrode.circuit.edge.records import Redundancy
-from optrode.circuit.edge.runs import EdgeRuns
+from optrode.circuit.edge.runs import EdgeRuns, Mask
 from optrode.trial.run import Progress, no_progress
 
 N_INTO: Final = 12
@@ -62,12 +62,12 @@ def _receivers(runs: EdgeRuns, values: Float[np.ndarray, " edge"], n: int) -> li
     return sorted({*found, len(graph.receivers) - 1})
 
 
-def _strongest(runs: EdgeRuns, values: Float[np.ndarray, " edge"], receiver: int) -> Int[np.ndarray, " edge"]:
+def _strongest(runs: EdgeRuns, values: Float[np.ndarray, " edge"], receiver: int) -> Int[np.ndarray, " chosen"]:
     own = np.flatnonzero(runs.wiring.graph.ends[:, 0] == receiver)
     return own[np.argsort(-np.abs(values[own]), kind="stable")[:N_INTO]]
 
 
-def _without(n_edges: int, edges: Int[np.ndarray, " edge"]) -> np.ndarray:
+def _without(n_edges: int, edges: Int[np.ndarray, " chosen"]) -> Mask:
     mask = np.ones(n_edges, dtype=bool)
     mask[edges] = False
     return mask

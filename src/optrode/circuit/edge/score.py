@@ -65,6 +65,9 @@ METHODS: Final[dict[str, Along]] = {
 
 NAMES: Final = ("exact", *METHODS)
 
+STEPPED: Final = {"n_steps": ("eap-ig", "eap-ig-activations", "mask-ig"), "points": ("eap-ig", "mask-ig")}
+"""Which methods take these options."""
+
 
 def score_edges(
     model: Model, task: Task, *, method: str = "eap-ig", ablation: str = "resample", n_steps: int | None = None,
@@ -109,6 +112,10 @@ def _refuse(settings: Settings, task: Task) -> None:
         near = nearest(settings.method, NAMES) or NAMES
         raise BadOption(f"method {settings.method!r} for edges", "no such method", nearest=near)
     find_ablation(settings.ablation)
+    for option, value in (("n_steps", settings.n_steps), ("points", settings.points)):
+        if value is not None and settings.method not in STEPPED[option]:
+            found = f"it integrates along no path; {', '.join(STEPPED[option])} do"
+            raise BadOption(f"{option}={value} of method {settings.method!r}", found, next_step="leave it out")
     if settings.by_pos and (settings.method == "exact" or task.length is None):
         found = "exact effects have no shares" if settings.method == "exact" else "the prompts differ in length"
         raise BadOption(f"edge scores by position on {task.name}", found, next_step="leave by_pos out")
