@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from optrode.circuit.edge.methods import compare_methods
     from optrode.circuit.edge.optimal import optimal_ablation
     from optrode.circuit.edge.paths import patch_paths
+    from optrode.circuit.edge.positions import find_positions
     from optrode.circuit.edge.records import EdgeCircuit, EdgeProof, EdgeScores
     from optrode.circuit.edge.score import score_edges
     from optrode.circuit.edge.stability import bootstrap_jaccard
@@ -72,6 +73,7 @@ _HOMES: Final = {
     "circuit.edge.methods": ("compare_methods",),
     "circuit.edge.optimal": ("optimal_ablation",),
     "circuit.edge.paths": ("patch_paths",),
+    "circuit.edge.positions": ("find_positions",),
     "circuit.edge.records": ("EdgeCircuit", "EdgeProof", "EdgeScores"),
     "circuit.edge.score": ("score_edges",),
     "circuit.edge.stability": ("bootstrap_jaccard",),
@@ -105,7 +107,7 @@ __all__ = [
     "Gate", "Graph", "Grid", "HeadScores", "Metric", "Model", "OptrodeError", "Page", "Pair", "Place", "Proof",
     "Recording", "Scores", "SiteName", "Table", "Task", "Trial", "View", "add", "affine", "auroc", "bootstrap_jaccard",
     "channels", "check_model", "clamp", "compare", "compare_methods", "composition", "cross_patch", "cut",
-    "desiderata_masks", "find", "gates", "head_scores", "inhibition", "investigate", "load", "load_circuit", "mean",
+    "desiderata_masks", "find", "find_positions", "gates", "head_scores", "inhibition", "investigate", "load", "load_circuit", "mean",
     "on_ray", "optimal_ablation", "patch", "patch_paths", "project_out", "prove", "record", "recording", "report",
     "resample", "save_circuit", "scale", "score", "score_edges", "show", "sweep", "tasks", "truth", "zero",
 ]  # fmt: skip

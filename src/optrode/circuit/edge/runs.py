@@ -1,6 +1,6 @@
 """Measure a task's metric with edges ablated: many circuits, batched, kept in the store like other trials."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from typing import Final, final
@@ -26,6 +26,7 @@ N_TOKENS: Final = 512
 """Tokens of one pass, about, as long as memory holds the changes of every sender."""
 
 Mask = Bool[np.ndarray, " edge"]
+PosMask = Bool[np.ndarray, "edge pos"]
 
 
 @final
@@ -72,11 +73,14 @@ class EdgeRuns:
         """[prompt] metric with every edge ablated."""
         return self.measure([np.zeros(self.wiring.graph.n_edges, dtype=bool)])[0]
 
-    def measure(self, kept: Sequence[Mask], progress: Progress = no_progress, stage: str = "circuits") -> list[Values]:
+    def measure(
+        self, kept: Sequence[Mask | PosMask], progress: Progress = no_progress, stage: str = "circuits"
+    ) -> list[Values]:
         """[circuit][prompt] metric in the clean run with every edge outside a circuit ablated.
 
         Args:
-            kept: which edges each circuit keeps.
+            kept: which edges each circuit keeps; [edge, pos] masks keep an edge at some positions only, for prompts of one
+                length.
         """
         keys = [self._key(mask) for mask in kept]
         held = dict(self.bench.store.read([key for key in keys if key])) if self.bench.store else {}
@@ -91,11 +95,11 @@ class EdgeRuns:
             progress(stage, len(found), len(kept))
         return [found[ix] for ix in range(len(kept))]
 
-    def _key(self, mask: Mask) -> str:
+    def _key(self, mask: Mask | PosMask) -> str:
         if not self.bench.store or self.fixed is not None:
             return ""
         packed = np.packbits(mask).tobytes().hex()
-        return content_hash([self._bench_key, "edges", self.ablation, self.wiring.per_query_head, packed])
+        return content_hash([self._bench_key, "edges", self.ablation, self.wiring.per_query_head, mask.shape, packed])
 
     @cached_property
     def _bench_key(self) -> str:
@@ -109,9 +113,11 @@ class EdgeRuns:
             yield list(todo[start : start + size])
 
     @torch.no_grad()
-    def _run(self, kept: Sequence[Mask]) -> list[Values]:
+    def _run(self, kept: Sequence[Mask | PosMask]) -> list[Values]:
         graph = self.wiring.graph
-        keep = torch.from_numpy(graph.matrix(np.stack(kept).astype(np.float64))).to(self._like)
+        masks = np.stack(kept).astype(np.float32)
+        by_pos = masks.swapaxes(1, 2) if masks.ndim == 3 else masks
+        keep = torch.from_numpy(graph.matrix(by_pos)).to(self._like)
         found = [[0.0] * len(self.bench.task) for _ in kept]
         for group, members in enumerate(self.bench.worlds.groups):
             for rows in self._row_chunks(group, len(kept)):
@@ -140,7 +146,8 @@ class EdgeRuns:
         n_circuits = len(keep)
         every = list(rows) * n_circuits
         inputs = self.bench.worlds.inputs("clean", group)[every]
-        mask = keep[0] if n_circuits == 1 else keep.repeat_interleave(len(rows), 0)
+        shared = keep[0] if keep.dim() == 3 else keep
+        mask = shared if n_circuits == 1 else keep.repeat_interleave(len(rows), 0)
         with ExitStack() as stack:
             stack.enter_context(holding(self.wiring, mask, self.ablated(group).rows(every)))
             stack.enter_context(fast(linears_of([self.wiring.model.module])))
@@ -158,5 +165,3 @@ def share_of(values: Values, empty: Values, full: Values) -> float:
     means = [float(np.mean(part)) for part in (values, empty, full)]
     return (means[0] - means[1]) / (means[2] - means[1])
 
-
-Measure = Callable[[Sequence[Mask]], list[Values]]
