@@ -107,9 +107,10 @@ __all__ = [
     "Gate", "Graph", "Grid", "HeadScores", "Metric", "Model", "OptrodeError", "Page", "Pair", "Place", "Proof",
     "Recording", "Scores", "SiteName", "Table", "Task", "Trial", "View", "add", "affine", "auroc", "bootstrap_jaccard",
     "channels", "check_model", "clamp", "compare", "compare_methods", "composition", "cross_patch", "cut",
-    "desiderata_masks", "find", "find_positions", "gates", "head_scores", "inhibition", "investigate", "load", "load_circuit", "mean",
-    "on_ray", "optimal_ablation", "patch", "patch_paths", "project_out", "prove", "record", "recording", "report",
-    "resample", "save_circuit", "scale", "score", "score_edges", "show", "sweep", "tasks", "truth", "zero",
+    "desiderata_masks", "find", "find_positions", "gates", "head_scores", "inhibition", "investigate", "load",
+    "load_circuit", "mean", "on_ray", "optimal_ablation", "patch", "patch_paths", "project_out", "prove", "record",
+    "recording", "report", "resample", "save_circuit", "scale", "score", "score_edges", "show", "sweep", "tasks",
+    "truth", "zero",
 ]  # fmt: skip
 
 
