@@ -16,7 +16,9 @@ VOCAB = 19
 _SIZES = {"n_layers": 2, "n_heads": 3, "d_model": 12, "vocab": VOCAB, "n_ctx": 8, "d_head": 4, "d_mlp": 10}
 SPECS = {
     "layer norm": Spec(**_SIZES),
-    "RMS norm, grouped K/V": Spec(**(_SIZES | {"n_heads": 4, "n_kv_heads": 2}), norm="rms", positions="rotary", has_bias=False),
+    "RMS norm, grouped K/V": Spec(
+        **(_SIZES | {"n_heads": 4, "n_kv_heads": 2}), norm="rms", positions="rotary", has_bias=False
+    ),
     "no norm": Spec(**_SIZES, norm="none", activation="relu"),
     "parallel": Spec(**_SIZES, is_parallel=True, positions="rotary"),
     "attention only": Spec(**(_SIZES | {"d_mlp": 0, "n_layers": 3, "n_heads": 2})),

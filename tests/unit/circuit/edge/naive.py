@@ -2,7 +2,7 @@
 
     r_v = (sum of what was sent before v, with all biases) + sum over senders u of (1 - a_uv) (ablated u - u)
 
-Nothing of the library's edge kit is used. Slow, and for tests only. It is as exact as the model's type: float64 in the tests,
+Nothing of the library's edge kit is used. Slow, and for tests only. As exact as the model's type: float64 in the tests,
 norms too.
 """
 
