@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test slow lint docs results bench bench-ray programs induction clean
+.PHONY: demo test slow lint docs results bench bench-edges bench-ray programs induction clean
 
 demo: .venv/demo.done
 	$(BIN)/optrode find --model smollm2 --task ioi --out runs/ioi
@@ -31,6 +31,11 @@ bench: .venv/demo.done .bench/transformer_lens/done .bench/nnsight/done .bench/p
 	$(BIN)/python bench/scaling.py $(FLAGS)
 	$(BIN)/python bench/page.py $(FLAGS)
 	.bench/plot/bin/python bench/plot.py $(FLAGS)
+	$(BIN)/python bench/edges.py $(FLAGS)
+
+# Edge attribution against plain forward + backward passes: about six minutes. FLAGS=--quick takes a small model.
+bench-edges: .venv/demo.done
+	$(BIN)/python bench/edges.py $(FLAGS)
 
 # How much faster two Ray workers of one thread are than one.
 bench-ray: .venv/ray.done
