@@ -10,6 +10,7 @@ FILES: Final = {
     "ioi": "indirect_object",
     "greater_than": "years",
     "induction": "repeats",
+    "single_induction": "one_repeat",
     "agreement": "verb_number",
     "pronoun": "gender",
     "capitals": "geography",
@@ -23,6 +24,7 @@ NAMES: Final = tuple(name for name in FILES if name not in ("read_pairs", "examp
 
 __all__ = [  # noqa: F822
     "NAMES", "agreement", "capitals", "examples", "find_task", "greater_than", "induction", "ioi", "pronoun", "read_pairs",
+    "single_induction",
 ]  # fmt: skip
 
 
