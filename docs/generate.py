@@ -13,7 +13,7 @@ from optrode.model.tiny import tiny
 from optrode.model.zoo import FAMILY_OF
 
 DOCS = Path(__file__).parent
-COMMANDS = ("", "find", "sweep", "sites", "record", "report", "runs", "export", "tasks", "models")
+COMMANDS = ("", "find", "compare", "sweep", "sites", "record", "report", "runs", "export", "tasks", "models")
 
 
 def command_line() -> str:
