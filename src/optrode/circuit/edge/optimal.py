@@ -108,5 +108,5 @@ def _lost(runs: EdgeRuns, batch: Batch, keep: Tensor, values: Sent) -> Tensor:
     with torch.enable_grad(), holding(runs.wiring, keep, values):
         metric = batch.metric(read_logits(runs.wiring.model, batch.inputs(), worlds.positions(batch.group)))
     rows = [worlds.groups[batch.group][row] for row in batch.rows]
-    full = torch.tensor([runs.full[row] for row in rows]).to(metric)
+    full = torch.tensor([runs.full[row] for row in rows], dtype=metric.dtype, device=metric.device)
     return (metric - full).abs().sum()
