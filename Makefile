@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test slow lint docs results bench bench-edges bench-ray programs induction clean
+.PHONY: demo test slow lint docs results edges bench bench-edges bench-ray programs induction clean
 
 demo: .venv/demo.done
 	$(BIN)/optrode find --model smollm2 --task ioi --out runs/ioi
@@ -21,6 +21,10 @@ lint: .venv/dev.done
 
 results: .venv/dev.done
 	$(BIN)/python docs/measure.py
+
+# Edge circuits of the embedded model, about ten minutes.
+edges: .venv/dev.done
+	$(BIN)/python docs/edges.py
 
 docs: .venv/dev.done
 	$(BIN)/python docs/generate.py

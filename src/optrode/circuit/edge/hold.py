@@ -40,7 +40,8 @@ def holding(wiring: Wiring, keep: Keep, ablated: Sent) -> Iterator[None]:
 
 def edge_taps(wiring: Wiring, keep: Keep, ablated: Sent) -> list[tuple[Site, Function]]:
     """The taps that ablate edges, in the order of the computation."""
-    return _Taps(wiring, 1 - keep, stream_of(wiring, ablated)).all()
+    is_uniform = keep.dim() == 1 and wiring.is_additive
+    return _Taps(wiring, 1 - keep, _Shifted(wiring, ablated) if is_uniform else stream_of(wiring, ablated)).all()
 
 
 def stream_of(wiring: Wiring, ablated: Sent, plain: Plain | None = None) -> "Stream":
@@ -157,6 +158,33 @@ class _Added(Stream):
         if 2 * int(used.sum()) > len(used):
             return _mixed(weights, self.changes[:, : len(used)])
         return _mixed(weights[..., used], self.changes[:, : len(used)][:, used])
+
+
+@final
+class _Shifted(Stream):
+    """All senders are ablated to one degree for all receivers: only the sum of their changes is kept."""
+
+    def __init__(self, wiring: Wiring, ablated: Sent) -> None:
+        super().__init__(wiring, ablated)
+        self.total = self.before_heads = torch.empty(0)
+
+    def embed(self, h: Tensor) -> None:
+        self.total = self.before_heads = self.ablated.embed - h
+
+    def heads(self, layer: int, z: Tensor) -> None:
+        self.before_heads = self.total
+        change = (self.ablated.z[layer] - z).flatten(2) @ self.wiring.output_weights(layer).flatten(0, 1)
+        self.total = self.total + change
+
+    def attn(self, layer: int, output: Tensor) -> None:
+        """Heads say it all."""
+
+    def mlp(self, layer: int, output: Tensor) -> None:
+        self.total = self.total + (self.ablated.mlp[layer] - output)
+
+    def read(self, cut: Tensor, stream: Tensor, layer: int, *, within: bool) -> Float[Tensor, "row receiver pos d_model"]:
+        seen = self.before_heads if within and self.wiring.graph.is_parallel else self.total
+        return (stream + cut[0, 0] * seen)[:, None]
 
 
 @final
