@@ -39,7 +39,7 @@ on the shortest prompts to warm up; medians of {rounds}.
 Ratios are taken within a round; in brackets the smallest and the largest. A method starts from nothing in every run: the
 recording of the corrupt prompts is inside its time, spot checks are left out. Passes were counted by hooks on the module and
 on its logits while it was timed. Scores were compared with their definition, written out with plain PyTorch hooks, heads of
-a layer summed; the largest difference is given as a share of the largest score.
+a layer summed, where a difference is told: the largest one, as a share of the largest score.
 
 Memory is what a process of its own, with the model loaded and nothing run but a small model, added to its resident memory
 at the peak of one run.
