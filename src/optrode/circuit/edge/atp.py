@@ -57,7 +57,7 @@ def with_attention_again(batch: Batch, by_pos: bool) -> Iterator[Shared]:
     """
     if by_pos:
         raise BadOption("method 'atp-qk' by position", "a changed key acts at later positions", next_step="leave by_pos out")
-    slopes = batch.slopes(Point())
+    slopes = batch.slopes(Point(), at_z=True)
     shares = batch.contract(batch.ablated, slopes.sent, slopes, False).per_row
     graph = batch.runs.wiring.graph
     at = 0

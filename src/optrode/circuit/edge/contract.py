@@ -21,8 +21,8 @@ from optrode.circuit.edge.senders import Sent, first_change
 from optrode.circuit.edge.slopes import PARTS, Slopes
 from optrode.circuit.edge.wiring import Norm, Wiring
 
-N_FLOATS: Final = 2**24
-"""Numbers that the changes of all senders may take at a time, unless one row needs more."""
+N_FLOATS: Final = 2**22
+"""Numbers that the changes of all senders may take at a time, about: few enough for the processor's caches."""
 
 
 @dataclass(frozen=True)
@@ -47,32 +47,42 @@ def contract(wiring: Wiring, changes: Sent, slopes: Slopes, *, by_pos: bool = Fa
         slopes: gradients, and the run that norms are linearised at.
     """
     first = first_change(wiring, changes.embed)
-    changes, slopes = _later(changes, first), slopes.later(first)
-    parts = [_rows(wiring, changes, slopes, rows, by_pos) for rows in _row_chunks(wiring, changes)]
-    per_pos = torch.stack([part.per_pos for part in parts if part.per_pos is not None]).sum(0) if by_pos else None
-    return Shares(torch.cat([part.per_row for part in parts]), None if per_pos is None else pad(per_pos, (first, 0)))
+    found = [[_part(wiring, changes, slopes, rows, part, by_pos) for part in parts]
+             for rows, parts in _chunks(wiring, changes, first)]  # fmt: skip
+    per_row = torch.cat([torch.stack([shares.per_row for shares in of_rows]).sum(0) for of_rows in found])
+    if not by_pos:
+        return Shares(per_row)
+    per_pos = torch.stack([torch.cat([_of_pos(shares) for shares in of_rows], 1) for of_rows in found]).sum(0)
+    return Shares(per_row, pad(per_pos, (first, 0)))
 
 
-def _later(changes: Sent, first: int) -> Sent:
-    return changes.map(lambda tensor: tensor[:, first:])
+def _of_pos(shares: Shares) -> Tensor:
+    assert shares.per_pos is not None
+    return shares.per_pos
 
 
-def _row_chunks(wiring: Wiring, changes: Sent) -> Iterator[slice]:
+def _chunks(wiring: Wiring, changes: Sent, first: int) -> Iterator[tuple[slice, list[slice]]]:
+    """Rows that are taken together, with the positions that are: whole rows as long as they are small."""
     n_rows, n_pos, d_model = changes.embed.shape
-    size = max(1, N_FLOATS // (len(wiring.graph.sender_ends) * n_pos * d_model))
+    n_tokens = max(1, N_FLOATS // (len(wiring.graph.sender_ends) * d_model))
+    some = min(n_pos - first, n_tokens)
+    positions = [slice(start, min(start + some, n_pos)) for start in range(first, n_pos, some)]
+    size = max(1, n_tokens // some)
     for start in range(0, n_rows, size):
-        yield slice(start, min(start + size, n_rows))
+        yield slice(start, min(start + size, n_rows)), positions
 
 
-def _rows(wiring: Wiring, changes: Sent, slopes: Slopes, rows: slice, by_pos: bool) -> Shares:
-    graph, written = wiring.graph, _Written(wiring, changes, slopes, rows)
+def _part(wiring: Wiring, changes: Sent, slopes: Slopes, rows: slice, positions: slice, by_pos: bool) -> Shares:
+    """Shares of some rows' positions."""
+    slopes = slopes.part(rows, positions)
+    graph, written = wiring.graph, _Written(wiring, changes.map(lambda tensor: tensor[rows, positions]), slopes)
     found = []
     for layer in range(graph.n_layers):
-        taken = torch.cat([_taken_back(wiring, slopes, layer, part, rows) for part in PARTS], 1)
+        taken = torch.cat([_taken_back(wiring, slopes, layer, part) for part in PARTS], 1)
         found.append(_products(written.before(layer), taken, by_pos))
         if graph.has_mlps:
-            found.append(_products(written.within(layer), slopes.mlp[layer][rows][:, None], by_pos))
-    found.append(_products(written.before(graph.n_layers), slopes.end[rows][:, None], by_pos))
+            found.append(_products(written.within(layer), slopes.mlp[layer][:, None], by_pos))
+    found.append(_products(written.before(graph.n_layers), slopes.end[:, None], by_pos))
     per_pos = torch.cat([pos for _, pos in found if pos is not None]) if by_pos else None
     return Shares(torch.cat([row for row, _ in found], 1), per_pos)
 
@@ -89,11 +99,11 @@ def _products(changes: Tensor, slopes: Tensor, by_pos: bool) -> tuple[Tensor, Te
 class _Written:
     """Senders' changes as they stand in the residual stream, [row, sender, pos, d_model], grown layer by layer."""
 
-    def __init__(self, wiring: Wiring, changes: Sent, slopes: Slopes, rows: slice) -> None:
-        self.wiring, self.changes, self.slopes, self.rows = wiring, changes, slopes, rows
-        n_rows, n_pos, d_model = changes.embed[rows].shape
+    def __init__(self, wiring: Wiring, changes: Sent, slopes: Slopes) -> None:
+        self.wiring, self.changes, self.slopes = wiring, changes, slopes
+        n_rows, n_pos, d_model = changes.embed.shape
         self.buffer = changes.embed.new_empty(n_rows, len(wiring.graph.sender_ends), n_pos, d_model)
-        self.buffer[:, 0] = changes.embed[rows]
+        self.buffer[:, 0] = changes.embed
         self.n, self.at = 1, (0, False)
 
     def before(self, layer: int) -> Tensor:
@@ -101,7 +111,7 @@ class _Written:
         if layer > self.at[0]:
             self.within(layer - 1)
             if self.wiring.graph.has_mlps:
-                self._add(self.changes.mlp[layer - 1][self.rows][:, None])
+                self._add(self.changes.mlp[layer - 1][:, None])
             self._pass(layer - 1, "mlp")
             self.at = (layer, False)
         return self.buffer[:, : self.n]
@@ -120,17 +130,17 @@ class _Written:
 
     def _heads(self, layer: int) -> Tensor:
         """Heads' changes; where their sum is normed, each is what its change alone makes of the normed sum."""
-        change = self.wiring.write(layer, self.changes.z[layer][self.rows])
+        change = self.wiring.write(layer, self.changes.z[layer])
         if self.wiring.is_additive:
             return change
-        norm, plain = self.wiring.write_norm(layer, "attn"), self.slopes.outputs[layer][self.rows][:, None]
+        norm, plain = self.wiring.write_norm(layer, "attn"), self.slopes.outputs[layer][:, None]
         return norm(plain + change) - norm(plain)
 
     def _pass(self, layer: int, half: str) -> None:
         """Through the norm of the stream itself, to first order."""
         if not self.wiring.model.table.is_post_norm:
             return
-        stream = self.slopes.sums[2 * layer + (half == "mlp")][self.rows][:, None]
+        stream = self.slopes.sums[2 * layer + (half == "mlp")][:, None]
         norm = self.wiring.stream_norm(layer, half)
         before = self.buffer[:, : self.n]
         self.buffer[:, : self.n] = _pushed(norm, stream.expand_as(before).contiguous(), before)
@@ -143,12 +153,12 @@ def _pushed(norm: Norm, point: Tensor, change: Tensor) -> Tensor:
 
 
 def _taken_back(
-    wiring: Wiring, slopes: Slopes, layer: int, part: str, rows: slice
+    wiring: Wiring, slopes: Slopes, layer: int, part: str
 ) -> Float[Tensor, "row receiver pos d_model"]:
     """Gradients at q, k or v of each head, taken back to the residual stream that it reads."""
     weight, _ = wiring.input_weights(layer, part)
-    at_norm = torch.einsum("bthe,hde->bhtd", slopes.heads[part][layer][rows], weight)
-    return pulled(wiring.input_norm(layer), slopes.streams[layer][rows][:, None], at_norm)
+    at_norm = torch.einsum("bthe,hde->bhtd", slopes.heads[part][layer], weight)
+    return pulled(wiring.input_norm(layer), slopes.streams[layer][:, None], at_norm)
 
 
 def pulled(norm: Norm, point: Tensor, slope: Tensor) -> Tensor:

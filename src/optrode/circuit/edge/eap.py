@@ -52,12 +52,12 @@ class Batch:
         """What senders give where they are ablated, for these rows."""
         return self.runs.ablated(self.group).rows(self.rows)
 
-    def slopes(self, point: Point) -> Slopes:
+    def slopes(self, point: Point, *, at_z: bool = False) -> Slopes:
         """One forward and backward pass."""
         worlds = self.runs.bench.worlds
         worlds.n_passes += 1
         ablated, positions = self.ablated if point.keep < 1 else None, worlds.positions(self.group)
-        return slopes_at(self.runs.wiring, self.inputs(point.world), positions, self.metric, point, ablated)
+        return slopes_at(self.runs.wiring, self.inputs(point.world), positions, self.metric, point, ablated, at_z=at_z)
 
     def metric(self, logits: Tensor) -> Tensor:
         """[row] metric of logits."""
@@ -103,9 +103,13 @@ def along_inputs(batch: Batch, points: Sequence[float], by_pos: bool) -> Iterato
     held = {point: _at_end(batch, point) for point in points if point == 1.0 or point == 0.0 and is_resampled}
     own = held[1.0].sent if 1.0 in held else batch.runs.sent("clean", batch.group).rows(batch.rows)
     ablated = held[0.0].sent if 0.0 in held else batch.ablated
-    for point in points:
-        slopes = held.pop(point, None) or batch.slopes(_between(batch, ablated.embed, point))
-        yield batch.contract(ablated, own, slopes, by_pos), 1 / len(points)
+    for point in sorted(points, key=lambda point: point not in held):  # ends first: what they hold is then let go
+        yield _shared(batch, held.pop(point, None), ablated, own, point, by_pos), 1 / len(points)
+
+
+def _shared(batch: Batch, slopes: Slopes | None, ablated: Sent, own: Sent, point: float, by_pos: bool) -> Shares:
+    slopes = slopes or batch.slopes(_between(batch, ablated.embed, point))
+    return batch.contract(ablated, own, slopes, by_pos)
 
 
 def _at_end(batch: Batch, point: float) -> Slopes:

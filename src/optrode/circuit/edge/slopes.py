@@ -6,12 +6,13 @@ memory. An MLP's input and the end of the stream are read as a whole, so theirs 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from optrode.circuit.edge.graph import KEYS
 from optrode.circuit.edge.hold import edge_taps
@@ -38,7 +39,7 @@ class Slopes:
         streams: [layer] what the attention read, [row, pos, d_model].
         outputs: [layer] the attention's output before its own norm, where it has one; else empty.
         sums: attention, MLP, attention, ... of each layer: the stream before its own norm, where it has one; else empty.
-        heads: "q", "k", "v", and "z" (heads' outputs) -> [layer] of [row, pos, head, d_head].
+        heads: "q", "k", "v", and where asked for "z" (heads' outputs) -> [layer] of [row, pos, head, d_head].
         mlp: [layer] of [row, pos, d_model], at the MLP's input in the residual stream.
         end: [row, pos, d_model], at the end of the residual stream.
         values: [row] the metric.
@@ -53,16 +54,14 @@ class Slopes:
     end: Tensor = field(default_factory=lambda: torch.empty(0))
     values: Tensor = field(default_factory=lambda: torch.empty(0))
 
-    def later(self, first: int) -> "Slopes":
-        """The same from a position on."""
-        if not first:
-            return self
+    def part(self, rows: slice, positions: slice) -> "Slopes":
+        """Some of the rows and positions."""
         streams, outputs, sums, mlp = (
-            [tensor[:, first:] for tensor in held] for held in (self.streams, self.outputs, self.sums, self.mlp)
+            [tensor[rows, positions] for tensor in held] for held in (self.streams, self.outputs, self.sums, self.mlp)
         )
-        heads = {kind: [tensor[:, first:] for tensor in held] for kind, held in self.heads.items()}
-        sent = self.sent.map(lambda tensor: tensor[:, first:])
-        return Slopes(sent, streams, outputs, sums, heads, mlp, self.end[:, first:], self.values)
+        heads = {kind: [tensor[rows, positions] for tensor in held] for kind, held in self.heads.items()}
+        sent = self.sent.map(lambda tensor: tensor[rows, positions])
+        return Slopes(sent, streams, outputs, sums, heads, mlp, self.end[rows, positions], self.values)
 
 
 @dataclass(frozen=True)
@@ -81,15 +80,17 @@ class Point:
 
 
 def slopes_at(
-    wiring: Wiring, inputs: Tensor, positions: Sequence[int], metric: Total, point: Point, ablated: Sent | None = None
-) -> Slopes:
+    wiring: Wiring, inputs: Tensor, positions: Sequence[int], metric: Total, point: Point, ablated: Sent | None = None,
+    *, at_z: bool = False,
+) -> Slopes:  # fmt: skip
     """One forward and one backward pass.
 
     Args:
         metric: gradients are those of its sum over rows, so each row's are its own.
         ablated: needed where `point.keep` is below 1.
+        at_z: also keep gradients at heads' outputs.
     """
-    return next(_slopes(wiring, inputs, positions, metric, point, ablated, (None,)))
+    return next(_slopes(wiring, inputs, positions, metric, point, ablated, _Held(wiring, at_z=at_z), (None,)))
 
 
 def slopes_without(
@@ -99,18 +100,19 @@ def slopes_without(
 
     A backward pass without a layer goes around its attention and its MLP (GradDrop of AtP*, arXiv 2403.00745).
     """
-    return _slopes(wiring, inputs, positions, metric, Point(), None, (None, *range(wiring.graph.n_layers)))
+    held = _Held(wiring, drops=True)
+    return _slopes(wiring, inputs, positions, metric, Point(), None, held, (None, *range(wiring.graph.n_layers)))
 
 
 def _slopes(
     wiring: Wiring, inputs: Tensor, positions: Sequence[int], metric: Total, point: Point, ablated: Sent | None,
-    without: Sequence[int | None],
+    held: "_Held", without: Sequence[int | None],
 ) -> Iterator[Slopes]:  # fmt: skip
-    found, held = Slopes(nothing()), _Held(wiring, drops=len(without) > 1)
+    found = Slopes(nothing())
     with ExitStack() as stack:
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(wiring.widened())
-        stack.enter_context(tapped(wiring.model, [(wiring.site("resid_pre", 0), _leaf)]))
+        for context in (torch.enable_grad(), _frozen(wiring.model.module), wiring.widened()):
+            stack.enter_context(context)
+        stack.enter_context(tapped(wiring.model, [(wiring.site("resid_pre", 0), held.start)]))
         if point.keep < 1:
             assert ablated is not None
             stack.enter_context(tapped(wiring.model, edge_taps(wiring, _uniform(wiring, point.keep, inputs), ablated)))
@@ -120,32 +122,49 @@ def _slopes(
         found.values = values.detach()
     for layer in without:
         held.dropped = layer
-        is_last = layer == without[-1]
-        slopes = torch.autograd.grad(values.sum(), held.tensors, allow_unused=True, retain_graph=not is_last)
-        yield held.handed_over(slopes, found)
+        torch.autograd.grad(values.sum(), held.leaves, allow_unused=True, retain_graph=layer != without[-1])
+        yield held.handed_over(found)
+
+
+@contextmanager
+def _frozen(module: nn.Module) -> Iterator[None]:
+    """Parameters need no gradient inside the context, so that nothing is kept for theirs."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _uniform(wiring: Wiring, keep: float, inputs: Tensor) -> Tensor:
     return torch.full((len(wiring.graph.sender_ends),), keep, dtype=wiring.model.dtype, device=inputs.device)
 
 
-def _leaf(h: Tensor, moment: Moment) -> Tensor:
-    """Gradients flow from here on: parameters need none."""
-    return h.detach().requires_grad_()
-
-
 class _Held:
-    """Tensors of the run's graph whose gradients are wanted, and where these go.
+    """The run's tensors whose gradients are wanted, and these.
 
     Attributes:
-        dropped: the layer whose own part the next backward pass leaves out.
+        drops: backward passes may leave out a layer's own part, that of `dropped`.
+        leaves: where the graph begins: at the first block's input, and wherever a gate holds a constant.
     """
 
-    def __init__(self, wiring: Wiring, *, drops: bool) -> None:
-        self.wiring, self.drops = wiring, drops
+    def __init__(self, wiring: Wiring, *, drops: bool = False, at_z: bool = False) -> None:
+        self.wiring, self.drops, self.at_z = wiring, drops, at_z
         self.dropped: int | None = None
-        self.tensors: list[Tensor] = []
-        self.kinds: list[str] = []
+        self.leaves: list[Tensor] = []
+        self.kept: list[tuple[str, Tensor]] = []
+        self.slopes: dict[int, Tensor] = {}
+
+    def start(self, h: Tensor, moment: Moment) -> Tensor:
+        """A tap at the first block's input: gradients flow from here on."""
+        return self._leaf(h)
+
+    def _leaf(self, h: Tensor) -> Tensor:
+        self.leaves.append(h.detach().requires_grad_())
+        return self.leaves[-1]
 
     def taps(self, found: Slopes) -> list[tuple[Site, Function]]:
         site, graph = self.wiring.site, self.wiring.graph
@@ -153,7 +172,8 @@ class _Held:
         for layer in range(graph.n_layers):
             taps.append((site("attn_in", layer), noted(found.streams)))
             taps += [(site(f"attn.{part}", layer), self._keep(part)) for part in PARTS]
-            taps.append((site("attn.z", layer), self._keep("z", layer)))
+            taps += [(site("attn.z", layer), self._keep("z"))] if self.at_z else []
+            taps += [(site("attn.z", layer), self._branch(layer))] if self.drops else []
             taps += [] if self.wiring.is_additive else [(self.wiring.unnormed_write(layer), noted(found.outputs))]
             if graph.has_mlps:
                 taps.append((site("mlp_in", layer), self._keep("mlp")))
@@ -161,32 +181,34 @@ class _Held:
             taps += [(place, noted(found.sums)) for place in self.wiring.stream_sums(layer)]
         return [*taps, (self.wiring.end(), self._keep("end"))]
 
-    def _keep(self, kind: str, layer: int = -1) -> Function:
+    def _keep(self, kind: str) -> Function:
         def tap(h: Tensor, moment: Moment) -> Tensor:
             copies = self.wiring.graph.n_heads // h.shape[2] if self.wiring.per_query_head and kind in KEYS else 1
-            if not h.requires_grad:  # nothing before it does
-                h = h.detach().requires_grad_()
+            h = h if h.requires_grad else self._leaf(h)
             own = h.repeat_interleave(copies, 2) if copies > 1 else h.view_as(h)  # a branch of its own in the graph
-            self.tensors.append(own)
-            self.kinds.append(kind)
-            return self._dropping(own, layer) if kind == "z" and self.drops else own
+            own.register_hook(partial(self._note, len(self.kept)))
+            self.kept.append((kind, own.detach()))
+            return own
 
         return tap
+
+    def _note(self, ix: int, slope: Tensor) -> None:
+        """Keep a gradient: by itself, as q, k and v may come as parts of one tensor."""
+        self.slopes[ix] = slope.clone(memory_format=torch.contiguous_format)
 
     def _branch(self, layer: int) -> Function:
         def tap(h: Tensor, moment: Moment) -> Tensor:
-            return self._dropping(h, layer)
+            own = h.view_as(h)
+            own.register_hook(lambda slope: torch.zeros_like(slope) if self.dropped == layer else slope)
+            return own
 
         return tap
 
-    def _dropping(self, h: Tensor, layer: int) -> Tensor:
-        own = h.view_as(h)
-        own.register_hook(lambda slope: torch.zeros_like(slope) if self.dropped == layer else slope)
-        return own
-
-    def handed_over(self, slopes: Sequence[Tensor | None], found: Slopes) -> Slopes:
+    def handed_over(self, found: Slopes) -> Slopes:
+        """The gradients of one backward pass."""
         by_kind: dict[str, list[Tensor]] = {kind: [] for kind in (*PARTS, "z", "mlp", "end")}
-        for kind, tensor, slope in zip(self.kinds, self.tensors, slopes, strict=True):
+        for ix, (kind, tensor) in enumerate(self.kept):
+            slope = self.slopes.pop(ix, None)
             by_kind[kind].append(torch.zeros_like(tensor) if slope is None else slope)
         (end,), mlp = by_kind.pop("end"), by_kind.pop("mlp")
         return replace(found, end=end, mlp=mlp, heads=by_kind)
