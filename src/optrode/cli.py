@@ -76,7 +76,7 @@ class Search:
     "Number of nodes or edges; by default as few as reach the target."
 
     selection: str = ""
-    "Which edges are strongest: absolute (default), signed or greedy."
+    "Which edges are strongest: absolute (default), signed, greedy, or rms (over prompts)."
 
     steps: int | None = None
     "Points of a path for methods of edges that integrate gradients; by default the method's own number."

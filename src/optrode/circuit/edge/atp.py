@@ -10,7 +10,7 @@ once for each layer with that layer left out of the backward pass; the score's s
 """
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,8 @@ from optrode.circuit.edge.slopes import Point, Slopes, slopes_without
 from optrode.errors import BadOption
 from optrode.site.site import Moment
 from optrode.site.tap import tapped
-from optrode.trial.blocks import blocks_of
+from optrode.trial.blocks import blocks_of, starting_at
+from optrode.trial.worlds import read_logits
 
 N_TOKENS: Final = 8192
 """Tokens whose attention is computed again at a time, about."""
@@ -100,7 +101,7 @@ def _by_receiver(batch: Batch, by_head: Float[Tensor, "row head sender"], part: 
 
 def _projected(
     batch: Batch, layer: int, part: str, normed: Float[Tensor, "row sender pos d_model"]
-) -> Float[Tensor, "job pos head d_head"]:
+) -> Float[Tensor, "job pos part_head d_head"]:
     """All heads' q (or all groups' k) of changed streams; a job is a row with one sender changed."""
     weight, bias = batch.runs.wiring.grouped_weights(layer, part)
     found = torch.einsum("btd,hde->bthe", normed.flatten(0, 1), weight)
@@ -116,32 +117,26 @@ class _Mixed(Exception):
 
 
 def _mixed_again(
-    batch: Batch, layer: int, part: str, changed: Float[Tensor, "job pos head d_head"]
+    batch: Batch, layer: int, part: str, changed: Float[Tensor, "job pos part_head d_head"]
 ) -> Float[Tensor, "job pos head d_head"]:
-    """The attention's z with a changed q or k, all else as in the clean run."""
-    wiring, walk = batch.runs.wiring, batch.runs.bench.worlds.walk("clean", batch.group)
-    rows, n_all = list(batch.rows), len(batch.runs.bench.worlds.groups[batch.group])
+    """The attention's z with a changed q or k, all else as in the clean run.
+
+    The model's own forward pass runs on the repeated prompts, with the blocks before this one stood in for, so that masks
+    and angles are its own; it stops once z is there.
+    """
+    wiring, worlds = batch.runs.wiring, batch.runs.bench.worlds
+    walk, rows = worlds.walk("clean", batch.group), list(batch.rows)
     times = len(changed) // len(rows)
-    call = {name: _repeated(value, rows, n_all, times) for name, value in walk.calls[layer].items()}
-    stream = walk.streams[layer][rows].repeat_interleave(times, 0)
+    stream = walk.before(layer)[rows].repeat_interleave(times, 0)
+    inputs = batch.inputs().repeat_interleave(times, 0)
 
     def stop(z: Tensor, moment: Moment) -> None:
         raise _Mixed(z)
 
     taps = [(wiring.site(f"attn.{part}", layer), lambda h, moment: changed), (wiring.site("attn.z", layer), stop)]
     try:
-        with tapped(wiring.model, taps):
-            blocks_of(wiring.model)[layer](stream, **call)
+        with starting_at(blocks_of(wiring.model), layer, stream, walk), tapped(wiring.model, taps):
+            read_logits(wiring.model, inputs, worlds.positions(batch.group))
     except _Mixed as mixed:
         return mixed.z
     raise AssertionError("the block mixed no values")
-
-
-def _repeated(value: Any, rows: list[int], n_all: int, times: int) -> Any:
-    """A block's argument for every job: what it has per row is repeated."""
-    if isinstance(value, tuple):
-        return tuple(_repeated(part, rows, n_all, times) for part in value)
-    if not isinstance(value, Tensor) or value.dim() < 2 or value.shape[0] == 1 or value.shape[0] % n_all:
-        return value
-    by_row = value.unflatten(0, (n_all, -1))  # BLOOM lays heads side by side with rows
-    return by_row[rows].repeat_interleave(times, 0).flatten(0, 1)

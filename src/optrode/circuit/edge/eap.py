@@ -74,7 +74,10 @@ Shared = tuple[Shares, float]
 
 def batches(runs: EdgeRuns) -> Iterator[Batch]:
     """The task's prompts, a pass at a time."""
+    against = runs.bench.metric.against
     for group, members in enumerate(runs.bench.worlds.groups):
+        if against is not None:
+            runs.bench.worlds.logits(against, group)  # before any tap is placed: it may take a plain run
         size = max(1, N_TOKENS // runs.bench.worlds.length(group))
         for start in range(0, len(members), size):
             yield Batch(runs, group, tuple(range(start, min(start + size, len(members)))))

@@ -17,11 +17,12 @@ from optrode.circuit.edge.curve import FINE, sizes_of
 from optrode.circuit.edge.prune import prune
 from optrode.circuit.edge.records import EdgeCircuit, EdgeScores
 from optrode.circuit.edge.routes import route_scores
-from optrode.circuit.edge.runs import EdgeRuns, Mask, share_of
+from optrode.circuit.edge.runs import EdgeRuns, Mask, refuse_degenerate, share_of
 from optrode.circuit.edge.score import NAMES as SCORED
 from optrode.circuit.edge.score import score_edges
 from optrode.circuit.edge.select import ORDERS, select
 from optrode.circuit.edge.wiring import wiring_of
+from optrode.circuit.nodes import find_ablation
 from optrode.errors import BadOption, nearest
 from optrode.model.model import Model
 from optrode.provenance import provenance
@@ -70,7 +71,7 @@ def find_edges(
         ablation: see `score_edges`.
         size: number of edges; by default the smallest of a fixed ladder from which faithfulness on these prompts stays at
             `target` or above. ACDC chooses its own.
-        selection: "absolute", "signed" or "greedy", see `select`; by default "greedy" for "ifr", else "absolute".
+        selection: "absolute", "signed", "greedy" or "rms", see `select`; by default "greedy" for "ifr", else "absolute".
         tau, candidates: of ACDC: its threshold (.01 by default), and how many edges (strongest by "eap-ig") it tests.
         options: of `score_edges`.
 
@@ -86,6 +87,9 @@ def find_edges(
         n_edges = wiring.graph.n_edges
         raise BadOption(f"size={size}", f"{model.name} has {n_edges} edges", nearest=(f"size={n_edges}",))
     runs = EdgeRuns(bench, wiring, ablation)
+    find_ablation(ablation)
+    if size is None or method in SEARCHES:
+        refuse_degenerate(runs)
     if method in SEARCHES:
         refuse_options(f"method {method!r}", wiring_of, options)
         is_in, scores = _searched(runs, method, Search(TAU if tau is None else tau, size, candidates), progress)
@@ -109,6 +113,8 @@ def _refuse(method: str, size: int | None, target: float, selection: str) -> Non
     if selection and selection not in ORDERS:
         near = nearest(selection, ORDERS) or tuple(ORDERS)
         raise BadOption(f"selection {selection!r}", "no such selection", nearest=near)
+    if selection == "rms" and method == "ifr":
+        raise BadOption("selection='rms' of method 'ifr'", "importances have one sign", nearest=("greedy",))
     if size is not None and size < 1 or not 0 < target <= 1:
         found = "a size is at least 1, a target between 0 and 1"
         raise BadOption(f"size={size}, target={target}", found, next_step="leave them out for defaults")
@@ -117,6 +123,9 @@ def _refuse(method: str, size: int | None, target: float, selection: str) -> Non
 def _refuse_of_searches(method: str, selection: str, own: Mapping[str, Any]) -> None:
     """Refuse options of one kind of method that were given to the other."""
     given = [f"{name}={value}" for name, value in own.items() if value is not None]
+    if own["candidates"] is not None and own["candidates"] < 1:
+        found = "testing takes at least one edge"
+        raise BadOption(f"candidates={own['candidates']} of method {method!r}", found, next_step="leave it out for all")
     if given and method != "acdc":
         step = 'use method "acdc", or leave it out'
         raise BadOption(f"{given[0]} of method {method!r}", "only ACDC has it", next_step=step)
@@ -163,7 +172,8 @@ def _searched(runs: EdgeRuns, method: str, search: Search, progress: Progress) -
     scores = EdgeScores(
         task=bench.task.name, metric=bench.metric.name, unit=bench.metric.unit, method=method, ablation=runs.ablation,
         graph=runs.wiring.graph, per_prompt=-gains,
-        settings={"tau": str(search.tau)} if method == "acdc" else {},
+        settings=({"tau": str(search.tau)} if method == "acdc" else {})
+        | ({"per_query_head": "True"} if runs.wiring.per_query_head else {}),
         provenance=provenance(
             bench.model.name, bench.model.weights_hash, bench.task.random_seed, time_s=time.monotonic() - started,
             n_passes=bench.worlds.n_passes - passes,

@@ -40,7 +40,7 @@ def holding(wiring: Wiring, keep: Keep, ablated: Sent) -> Iterator[None]:
 
 def edge_taps(wiring: Wiring, keep: Keep, ablated: Sent) -> list[tuple[Site, Function]]:
     """The taps that ablate edges, in the order of the computation."""
-    is_uniform = keep.dim() == 1 and wiring.is_additive
+    is_uniform = keep.dim() == 1 and wiring.is_additive and bool((keep == keep[0]).all())
     return _Taps(wiring, 1 - keep, _Shifted(wiring, ablated) if is_uniform else stream_of(wiring, ablated)).all()
 
 

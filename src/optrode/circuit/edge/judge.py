@@ -14,8 +14,8 @@ from optrode.circuit.circuit import Interval
 from optrode.circuit.edge.curve import SHARES, curve, sizes_of
 from optrode.circuit.edge.records import EdgeCircuit, EdgeCurve, EdgeLoss, EdgeProof, SharePoint
 from optrode.circuit.edge.redundancy import redundancies
-from optrode.circuit.edge.runs import EdgeRuns, Mask, share_of
-from optrode.circuit.edge.select import select
+from optrode.circuit.edge.runs import EdgeRuns, Mask, refuse_degenerate, share_of
+from optrode.circuit.edge.select import ORDERS, select
 from optrode.circuit.edge.stability import bootstrap_jaccard
 from optrode.circuit.edge.wiring import wiring_of
 from optrode.circuit.interval import N_BOOTSTRAP, draws, ratio_interval
@@ -50,6 +50,7 @@ def prove_edges(
             meaning.
     """
     started, bench = time.monotonic(), bench or Bench(model, task)
+    passes = bench.worlds.n_passes
     wiring = wiring_of(model, per_query_head=circuit.scores.settings.get("per_query_head") == "True")
     if wiring.graph != circuit.graph:
         raise BadOption(
@@ -64,16 +65,15 @@ def prove_edges(
         task=task.name, metric=bench.metric.name, unit=bench.metric.unit, ablation=runs.ablation, size=circuit.size,
         n_all=circuit.n_all, full=_mean(runs.full), empty=_mean(runs.empty),
         faithfulness=court.share(inside), interval=court.interval(inside),
-        curves=tuple(court.curve(how, shares) for how in SELECTIONS), random=court.random_circuits(n_random),
+        curves=tuple(court.curve(how, shares) for how in court.selections()), random=court.random_circuits(n_random),
         without=court.share(outside), without_interval=court.interval(outside),
         completeness=court.completeness(n_subsets), minimality=court.minimality(inside, n_minimality),
         redundancy=redundancies(runs, circuit.scores.values, n_receivers, progress),
-        jaccard=bootstrap_jaccard(circuit.scores, circuit.size).mean if circuit.size and len(circuit.scores.per_prompt) > 1
-        else 1.0,
+        jaccard=court.jaccard(),
         n_prompts=len(task), n_bootstrap=n_bootstrap,
         provenance=provenance(
             model.name, model.weights_hash, task.random_seed, time_s=time.monotonic() - started,
-            n_passes=bench.worlds.n_passes,
+            n_passes=bench.worlds.n_passes - passes,
         ),
     )  # fmt: skip
 
@@ -88,11 +88,19 @@ class Court:
         self.drawn = draws(len(task), task.random_seed, n_bootstrap)
         self.rng = random.Random(task.random_seed)
         self.full, self.empty = runs.full, runs.empty
-        if abs(_mean(self.full) - _mean(self.empty)) < 1e-6:
-            raise BadOption(
-                f"proof of a circuit for {task.name}", "ablating every edge leaves the metric as it is",
-                next_step="choose another ablation or metric",
-            )  # fmt: skip
+        refuse_degenerate(runs)
+
+    def selections(self) -> tuple[str, ...]:
+        """The ways to select that curves are measured for: MIB's two, and the circuit's own."""
+        own = self.circuit.selection
+        return SELECTIONS if own in SELECTIONS or own not in ORDERS else (*SELECTIONS, own)
+
+    def jaccard(self) -> float:
+        """Mean overlap of the circuits of resampled prompts; a search is held to its scores' absolute selection."""
+        scores, how = self.circuit.scores, self.circuit.selection
+        if not self.circuit.size or len(scores.per_prompt) < 2:
+            return 1.0
+        return bootstrap_jaccard(scores, self.circuit.size, how if how in ORDERS else "absolute").mean
 
     def measure(self, kept: Sequence[Mask], stage: str = "proof") -> list[Values]:
         """[circuit][prompt] metric."""

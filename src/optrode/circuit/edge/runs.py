@@ -13,6 +13,7 @@ from torch import Tensor
 from optrode.circuit.edge.hold import holding
 from optrode.circuit.edge.senders import Sent, listening, nothing, replacement
 from optrode.circuit.edge.wiring import Wiring
+from optrode.errors import BadOption
 from optrode.records import content_hash
 from optrode.site.tap import tapped
 from optrode.trial.kernels import fast, linears_of
@@ -158,6 +159,20 @@ class EdgeRuns:
     def _read(self, inputs: Tensor, group: int) -> Tensor:
         self.bench.worlds.n_passes += 1
         return read_logits(self.wiring.model, inputs, self.bench.worlds.positions(group))
+
+
+def refuse_degenerate(runs: EdgeRuns) -> None:
+    """Refuse a task on which no circuit can be told from another.
+
+    Raises:
+        BadOption: ablating every edge leaves the metric as it is.
+    """
+    full, empty = float(np.mean(runs.full)), float(np.mean(runs.empty))
+    if not abs(full - empty) > 1e-6:
+        raise BadOption(
+            f"circuits of edges for {runs.bench.task.name}", "ablating every edge leaves the metric as it is",
+            next_step="choose another ablation or metric",
+        )  # fmt: skip
 
 
 def share_of(values: Values, empty: Values, full: Values) -> float:

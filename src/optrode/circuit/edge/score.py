@@ -89,6 +89,8 @@ def score_edges(
         BadOption: no such method, ablation or rule; positions asked for over prompts of different lengths.
         SiteUnavailable: the model has no heads to score.
     """
+    if n_checks < 0:
+        raise BadOption(f"n_checks={n_checks}", "it is a number of edges", next_step="give 0 for none")
     settings = Settings(method, ablation, n_steps, points, by_pos)
     _refuse(settings, task)
     started, bench = time.monotonic(), bench or Bench(model, task)
@@ -116,6 +118,8 @@ def _refuse(settings: Settings, task: Task) -> None:
         if value is not None and settings.method not in STEPPED[option]:
             found = f"it integrates along no path; {', '.join(STEPPED[option])} do"
             raise BadOption(f"{option}={value} of method {settings.method!r}", found, next_step="leave it out")
+    if settings.n_steps is not None and settings.n_steps < 1:
+        raise BadOption(f"n_steps={settings.n_steps}", "a path has at least one point", next_step="leave it out")
     if settings.by_pos and (settings.method == "exact" or task.length is None):
         found = "exact effects have no shares" if settings.method == "exact" else "the prompts differ in length"
         raise BadOption(f"edge scores by position on {task.name}", found, next_step="leave by_pos out")

@@ -12,7 +12,7 @@ from optrode.circuit.edge.graph import Graph
 from optrode.circuit.edge.records import EdgeScores
 from optrode.errors import BadOption, nearest
 
-How = Literal["absolute", "signed", "greedy"]
+How = Literal["absolute", "signed", "greedy", "rms"]
 
 
 def select(scores: EdgeScores, n: int, how: str = "absolute") -> Bool[np.ndarray, " edge"]:
@@ -23,14 +23,23 @@ def select(scores: EdgeScores, n: int, how: str = "absolute") -> Bool[np.ndarray
         how: "absolute" takes the largest effects, of either sign (what CMD is measured with);
             "signed" takes the edges that help the task most (what CPR is measured with; MIB, arXiv 2504.13151);
             "greedy" starts at the logits and adds the largest effect among the edges into what is already there, so
-            that every edge has a way to the logits.
+            that every edge has a way to the logits;
+            "rms" takes the largest root mean square of effects over prompts: edges that help on some prompts and hinder on
+            others cancel in the mean, and may still be needed.
 
     Ties go to the edge that is counted first, so that a circuit of n + 1 edges holds the one of n.
 
     Raises:
         BadOption: no such selection, a size out of range, or scores that are not finite.
     """
-    return select_values(scores.values, scores.graph, n, how)
+    return select_values(strengths(scores.per_prompt, how), scores.graph, n, how)
+
+
+def strengths(per_prompt: Float[np.ndarray, "prompt edge"], how: str) -> Float[np.ndarray, " edge"]:
+    """What a selection ranks edges by: the mean over prompts, or the root mean square."""
+    if how == "rms":
+        return np.asarray(np.sqrt(np.square(per_prompt).mean(0)))
+    return np.asarray(per_prompt.mean(0))
 
 
 def select_values(
@@ -83,7 +92,7 @@ def _by_growth(values: Float[np.ndarray, " edge"], graph: Graph, n: int | None) 
 
 
 ORDERS: Final[dict[str, Callable[..., Int[np.ndarray, " chosen"]]]] = {
-    "absolute": _by_size, "signed": _by_help, "greedy": _by_growth,
+    "absolute": _by_size, "signed": _by_help, "greedy": _by_growth, "rms": _by_size,
 }  # fmt: skip
 
 

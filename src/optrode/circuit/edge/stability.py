@@ -109,7 +109,7 @@ def _circuits(
     scores: EdgeScores, weights: Float[np.ndarray, "circuit prompt"], n_edges: int, how: str
 ) -> Bool[np.ndarray, "circuit edge"]:
     """The circuit of each weighting of the prompts. The means of a few weightings are in memory at a time."""
-    per_prompt = scores.per_prompt
+    per_prompt = np.square(scores.per_prompt) if how == "rms" else scores.per_prompt
     weights = weights.astype(np.result_type(per_prompt, np.float32))  # else single-precision scores would all be copied
     at_once = max(1, _CHUNK // per_prompt.shape[1])
     chosen = np.zeros((len(weights), per_prompt.shape[1]), dtype=bool)

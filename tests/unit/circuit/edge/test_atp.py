@@ -14,10 +14,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::optrode.errors.NotPacked")
 
 LEARNED = [name for name, spec in SPECS.items() if spec.positions != "rotary"]
 ROTARY = [name for name, spec in SPECS.items() if spec.positions == "rotary"]
-GROUPED_HEADS = pytest.mark.xfail(
-    strict=True, reason="atp._mixed_again names the K/V groups that it takes and the query heads that it gives both `head`"
-)
-
 
 def scores_of(model, task, method, **options):
     return score_edges(model, task, method=method, n_checks=0, **options)
@@ -30,7 +26,6 @@ def test_attention_is_computed_again(case):
     assert far(scores_of(model, task, "atp-qk").per_prompt, wanted) <= 1e-10
 
 
-@pytest.mark.xfail(strict=True, reason="atp.py takes the [2, 1, pos, half] angles of our own blocks for one entry per row")
 @pytest.mark.parametrize("case", ROTARY)
 def test_attention_with_rotary_positions_is_computed_again(case):
     model, task = model_of(case), make_task((5, 5))
@@ -38,7 +33,6 @@ def test_attention_with_rotary_positions_is_computed_again(case):
     assert far(scores_of(model, task, "atp-qk").per_prompt, wanted) <= 1e-10
 
 
-@GROUPED_HEADS
 @pytest.mark.parametrize("per_query_head", [False, True])
 def test_keys_of_groups_are_computed_again_for_all_their_heads(per_query_head):
     task = make_task((4, 4))
@@ -46,7 +40,7 @@ def test_keys_of_groups_are_computed_again_for_all_their_heads(per_query_head):
     assert far(scores_of(llama(), task, "atp-qk", per_query_head=per_query_head).per_prompt, wanted) <= 1e-10
 
 
-@pytest.mark.parametrize("method", [pytest.param("atp-qk", marks=GROUPED_HEADS), "atp-drop"])
+@pytest.mark.parametrize("method", ["atp-qk", "atp-drop"])
 def test_by_query_head_they_are_those_of_the_model_with_keys_written_out(method):
     task = make_task((5, 4))
     grouped, plain = (scores_of(one, task, method, per_query_head=True) for one in (llama(), ungrouped_llama()))

@@ -76,7 +76,6 @@ def test_searches_by_query_head_keep_to_it():
     assert circuit.graph.n_kv == 6
 
 
-@pytest.mark.xfail(strict=True, reason="find._searched notes tau alone, so that prove takes the circuit for one of groups")
 def test_searches_by_query_head_can_be_proven():
     task = make_task((4, 4))
     circuit = find(llama(), task, method="acdc", tau=1e9, candidates=3, per_query_head=True)

@@ -77,7 +77,6 @@ def test_one_share_for_all_edges_is_the_same_for_each(case):
     torch.testing.assert_close(*found, atol=1e-12, rtol=1e-12)
 
 
-@pytest.mark.xfail(strict=True, reason="`Keep` may be [sender], but `_Shifted` takes the first sender's share for all")
 def test_one_share_for_each_sender_is_the_same_for_all_receivers():
     found = by_sender_and_written_out(lambda graph: random_keep(graph)[0], "layer norm")
     torch.testing.assert_close(*found, atol=1e-12, rtol=1e-12)

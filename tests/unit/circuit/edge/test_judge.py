@@ -157,7 +157,6 @@ def test_the_proof_of_the_or_gate_says_that_it_is_redundant():
     assert [one.receiver for one in proof.redundancy if one.is_redundant] == ["m0"]
 
 
-@pytest.mark.xfail(strict=True, reason="prove_edges gives all passes of the bench, also those made before the proof")
 def test_a_proof_counts_its_own_passes():
     model, used = model_of(MODEL), Bench(model_of(MODEL), TASK)
     circuit = circuit_of()

@@ -56,7 +56,6 @@ def test_at_the_clean_run_divergence_has_no_gradient():
     assert np.abs(eap.per_prompt).max() <= 1e-12 < 1e-6 < np.abs(ig.per_prompt).max()
 
 
-@pytest.mark.xfail(strict=True, reason="a metric against plain logits runs the model within the taps of the first pass")
 @pytest.mark.parametrize("method", ["eap", "eap-ig", "mask-ig"])
 def test_divergence_needs_no_run_before(method):
     model, task = model_of("attention only"), make_task((4, 4), metric="kl")

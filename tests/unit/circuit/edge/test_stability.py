@@ -7,7 +7,7 @@ import pytest
 
 from optrode.circuit.edge import stability
 from optrode.circuit.edge.graph import Graph
-from optrode.circuit.edge.select import ORDERS, select
+from optrode.circuit.edge.select import ORDERS, select, strengths
 from optrode.circuit.edge.stability import bootstrap_jaccard, jaccard, overlaps, split_jaccard
 from optrode.circuit.interval import draws
 from optrode.errors import BadOption
@@ -25,7 +25,7 @@ def test_the_bootstrap_is_its_definition(graph, how):
     scores = make_scores(graph, noise=1.0)
     found = bootstrap_jaccard(scores, 5, how, n_bootstrap=8, random_seed=3)
     circuits = [
-        select(make_scores(graph, scores.per_prompt[drawn].mean(0), n_prompts=1), 5, how) for drawn in draws(6, 3, 8)
+        select(make_scores(graph, strengths(scores.per_prompt[drawn], how), n_prompts=1), 5, how) for drawn in draws(6, 3, 8)
     ]  # fmt: skip
     pairs = [overlap(a, b) for a, b in combinations(circuits, 2)]
     assert found.mean == pytest.approx(np.mean(pairs)) and 0 < found.mean < 1
