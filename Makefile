@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test slow lint docs results edges bench bench-edges bench-ray programs induction clean
+.PHONY: demo test slow lint docs results edges methods bench bench-edges bench-ray programs induction clean
 
 demo: .venv/demo.done
 	$(BIN)/optrode find --model smollm2 --task ioi --out runs/ioi
@@ -23,6 +23,10 @@ results: .venv/dev.done
 	$(BIN)/python docs/measure.py
 
 # Edge circuits of the embedded model, about ten minutes.
+# Edge methods on models whose circuits are known: about four minutes.
+methods: .venv/dev.done
+	OMP_NUM_THREADS=1 $(BIN)/python docs/methods.py
+
 edges: .venv/dev.done
 	$(BIN)/python docs/edges.py
 
