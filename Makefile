@@ -22,11 +22,11 @@ lint: .venv/dev.done
 results: .venv/dev.done
 	$(BIN)/python docs/measure.py
 
-# Edge circuits of the embedded model, about ten minutes.
 # Edge methods on models whose circuits are known: about four minutes.
 methods: .venv/dev.done
 	OMP_NUM_THREADS=1 $(BIN)/python docs/methods.py
 
+# Edge circuits of the embedded model, about ten minutes.
 edges: .venv/dev.done
 	$(BIN)/python docs/edges.py
 
