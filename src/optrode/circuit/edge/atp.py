@@ -18,9 +18,9 @@ from torch import Tensor
 
 from optrode.circuit.edge.contract import Shares
 from optrode.circuit.edge.eap import Batch, Shared
-from optrode.circuit.edge.hold import stream_of
 from optrode.circuit.edge.senders import Plain
 from optrode.circuit.edge.slopes import Point, Slopes, slopes_without
+from optrode.circuit.edge.streams import stream_of
 from optrode.errors import BadOption
 from optrode.site.site import Moment
 from optrode.site.tap import tapped

@@ -17,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from optrode.circuit.edge.graph import KEYS, End
-from optrode.circuit.edge.hold import Stream, stream_of
 from optrode.circuit.edge.runs import EdgeRuns
 from optrode.circuit.edge.senders import Plain, nothing, watching
+from optrode.circuit.edge.streams import Stream, stream_of
 from optrode.gate.gate import Gate
 from optrode.gate.kinds import patch
 from optrode.site.tap import tapped

@@ -49,7 +49,8 @@ def _curve_traces(curve: EdgeCurve) -> list[Figure]:
     ]
     values = [point.faithfulness for point in points]
     if curve.selection != "absolute":
-        return [trace_of(x, values, "second", name, mode="lines+markers", text=hover)]
+        look = "second" if curve.selection == "signed" else "series-2"
+        return [trace_of(x, values, look, name, mode="lines+markers", text=hover)]
     low, high = [point.interval.low for point in points], [point.interval.high for point in points]
     return [
         trace_of(x, low, "edge", mode="lines", showlegend=False, hoverinfo="skip"),
