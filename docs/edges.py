@@ -21,7 +21,7 @@ from optrode.circuit.edge.wiring import wiring_of
 
 DOCS = Path(__file__).parent
 N = 16
-N_FOUND_ON = {"ioi": 16, "greater_than": 16, "single_induction": 48, "induction": 16}
+N_FOUND_ON = {"ioi": 16, "greater_than": 16, "single_induction": 128, "induction": 16}
 TASKS = tuple(N_FOUND_ON)
 ACCEPTED = ("ioi", "greater_than", "single_induction")
 METHOD = "eap-ig"
@@ -81,9 +81,9 @@ def measure(model: op.Model, name: str) -> Measured:
     task = op.tasks.find_task(name)(model, n=N_FOUND_ON[name], random_seed=0)
     others = op.tasks.find_task(name)(model, n=N, random_seed=2)
     bench = op.Bench(model, task.take(N))
-    scores = op.score_edges(model, task, method=METHOD, n_checks=0)
+    scores = op.score_edges(model, task, method=METHOD)
     how = min(SELECTIONS, key=lambda selection: cmd_on(bench, scores, selection))
-    circuit = op.find(model, task, level="edge", method=METHOD, selection=how)
+    circuit = op.find(model, task.take(N), level="edge", scores=scores, selection=how)
     proof = op.prove(model, others, circuit, n_minimality=10, n_subsets=5)
     op.report(task, circuit, proof).save(Path("runs") / "edges" / f"{name}.html")
     return Measured(name, circuit, proof, time.monotonic() - started)

@@ -39,7 +39,7 @@ def find(model: Model, task: Task, *, level: str = "", method: str = "", **optio
     Raises:
         BadOption: no such level or method, or an option out of range.
     """
-    level = level or level_of(method)
+    level = level or ("edge" if options.get("scores") is not None else level_of(method))
     if level not in LEVELS:
         raise BadOption(f"level {level!r}", "no such level", nearest=nearest(level, LEVELS) or LEVELS)
     if level == "edge":

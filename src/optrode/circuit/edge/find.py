@@ -62,7 +62,7 @@ METHODS: Final = (*SCORED, "ifr", *SEARCHES)
 def find_edges(
     model: Model, task: Task, *, method: str = "eap-ig", ablation: str = "resample", size: int | None = None,
     target: float = TARGET, selection: str = "", progress: Progress = no_progress, bench: Bench | None = None,
-    tau: float | None = None, candidates: int | None = None, **options: Any,
+    scores: EdgeScores | None = None, **options: Any,
 ) -> EdgeCircuit:  # fmt: skip
     """Score every edge and take the strongest, or search.
 
@@ -72,12 +72,16 @@ def find_edges(
         size: number of edges; by default the smallest of a fixed ladder from which faithfulness on these prompts stays at
             `target` or above. ACDC chooses its own.
         selection: "absolute", "signed", "greedy" or "rms", see `select`; by default "greedy" for "ifr", else "absolute".
-        tau, candidates: of ACDC: its threshold (.01 by default), and how many edges (strongest by "eap-ig") it tests.
-        options: of `score_edges`.
+        scores: found before, to choose from again; method, ablation and options are then theirs.
+        options: of `score_edges`; or tau, candidates of ACDC: its threshold (.01 by default), and how many edges (strongest
+            by "eap-ig") it tests.
 
     Raises:
         BadOption: a size, target or option out of range, no such method, ablation or selection.
     """
+    tau, candidates = options.pop("tau", None), options.pop("candidates", None)
+    if scores is not None:
+        method, ablation, options = scores.method, scores.ablation, _of(scores, task, options)
     _refuse(method, size, target, selection)
     _refuse_of_searches(method, selection, {"tau": tau, "candidates": candidates})
     started, bench = time.monotonic(), bench or Bench(model, task)
@@ -95,7 +99,7 @@ def find_edges(
         is_in, scores = _searched(runs, method, Search(TAU if tau is None else tau, size, candidates), progress)
         chosen, reached = method, 0.0
     else:
-        scores = _scored(runs, method, progress, options)
+        scores = scores or _scored(runs, method, progress, options)
         chosen, reached = selection or ("greedy" if method == "ifr" else "absolute"), 0.0 if size else target
         is_in = select(scores, size or _smallest(runs, scores, chosen, target, progress), chosen)
     return EdgeCircuit(
@@ -105,6 +109,22 @@ def find_edges(
             n_passes=bench.worlds.n_passes - passes,
         ),
     )  # fmt: skip
+
+
+def _of(scores: EdgeScores, task: Task, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that scores were found with.
+
+    Raises:
+        BadOption: they are of another task or of a search, or further options are given.
+    """
+    asked = f"find from scores of {scores.task} by {scores.method}"
+    if scores.task != task.name:
+        raise BadOption(asked, f"the task is {task.name}", next_step="give the task that they were measured on")
+    if scores.method in SEARCHES:
+        raise BadOption(asked, "a search has no scores to choose from again", next_step="search again")
+    if options:
+        raise BadOption(asked, f"{next(iter(options))} belongs to scoring", next_step="score again with it")
+    return {"per_query_head": True} if scores.settings.get("per_query_head") == "True" else {}
 
 
 def _refuse(method: str, size: int | None, target: float, selection: str) -> None:

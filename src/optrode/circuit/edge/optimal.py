@@ -1,8 +1,9 @@
 """Optimal ablation: the constants that hurt least in place of what senders give (Li & Janson, arXiv 2409.09951).
 
 a* = argmin over a of E[loss of the model with the ablated components set to a]: what is lost then is lost for want of the
-components' information, not for an odd input. One constant per sender, the same at all positions and prompts, is fitted by
-gradient for one circuit, from the mean on; the loss is the mean over prompts of |m(whole) - m(circuit)|.
+components' information, not for an odd input. One constant per sender, the same for all prompts and (unless `by_pos`) at
+all positions, is fitted by gradient for one circuit, from the mean on; the loss is the mean over prompts of
+|m(whole) - m(circuit)|.
 """
 
 from dataclasses import dataclass
@@ -39,23 +40,28 @@ class Optimal:
 
 
 def optimal_ablation(
-    runs: EdgeRuns, kept: Mask, *, n_steps: int = 100, rate: float = RATE, progress: Progress = no_progress
-) -> Optimal:
+    runs: EdgeRuns, kept: Mask, *, n_steps: int = 100, rate: float = RATE, by_pos: bool = False,
+    progress: Progress = no_progress,
+) -> Optimal:  # fmt: skip
     """Fit constants for what is outside a circuit.
 
     Args:
         runs: of any ablation; its bench and wiring are used.
         kept: the circuit's edges.
         n_steps: gradient steps, each on one batch; the best constants met are kept, so that they are never worse than means.
+        by_pos: a constant for each position, as mean ablation has; prompts must be of one length.
         rate: Adam's learning rate, relative to the size of each sender's output.
 
     Raises:
-        BadOption: no step.
+        BadOption: no step, or positions asked for over prompts of several lengths.
     """
     if n_steps < 1:
         raise BadOption(f"n_steps={n_steps}", "fitting takes at least one step", next_step="leave it out for 100")
     parts = list(batches(runs))
-    constants, scales = _means(runs)
+    if by_pos and runs.bench.task.length is None:
+        found = f"the prompts of {runs.bench.task.name} differ in length"
+        raise BadOption("optimal ablation by position", found, next_step="leave by_pos out")
+    constants, scales = _means(runs, by_pos)
     keep = torch.from_numpy(runs.wiring.graph.matrix(kept.astype(np.float64))).to(constants.embed)
     learned = constants.map(lambda tensor: torch.zeros_like(tensor).requires_grad_())
     tensors = [learned.embed, *learned.z, *learned.mlp]
@@ -73,12 +79,16 @@ def optimal_ablation(
             adam.zero_grad()
             loss.backward(inputs=tensors)
             adam.step()
-    found = EdgeRuns(runs.bench, runs.wiring, "optimal", fixed=best)
-    return Optimal(best, tuple(losses), found.measure([kept])[0])
+    fitted = EdgeRuns(runs.bench, runs.wiring, "optimal", fixed=best)
+    return Optimal(best, tuple(losses), fitted.measure([kept])[0])
 
 
-def _means(runs: EdgeRuns) -> tuple[Sent, Sent]:
-    """Mean output of each sender over clean prompts and positions, and its typical size."""
+def _means(runs: EdgeRuns, by_pos: bool) -> tuple[Sent, Sent]:
+    """Mean output of each sender over clean prompts (and positions), and its typical size."""
+    if by_pos:
+        sent = runs.sent("clean", 0)
+        spread = sent.map(lambda tensor: tensor.flatten(0, 1).std(0, unbiased=False)[None, None] + 1e-12)
+        return sent.map(lambda tensor: tensor.mean(0, keepdim=True)), spread
     groups = [runs.sent("clean", group) for group in range(len(runs.bench.worlds.groups))]
     flat = [sent.map(lambda tensor: tensor.flatten(0, 1)[None]) for sent in groups]
     joined = Sent(

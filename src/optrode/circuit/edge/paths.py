@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from optrode.circuit.circuit import Interval
-from optrode.circuit.edge.graph import End
+from optrode.circuit.edge.graph import End, Graph
 from optrode.circuit.edge.wiring import Wiring, wiring_of
 from optrode.circuit.interval import draws, mean_interval
 from optrode.circuit.nodes import find_ablation
@@ -71,11 +71,11 @@ def patch_paths(
 
     Raises:
         BadName: no such sender or receiver.
-        BadOption: nothing named, no such ablation, or no sender comes before any receiver.
+        BadOption: nothing named, no such ablation, or no path leads from any sender to any receiver.
     """
     bench, wiring = bench or Bench(model, task), wiring_of(model)
     sources, targets = _senders(wiring, senders), _receivers(wiring, receivers)
-    _refuse(sources, targets, senders, receivers)
+    _refuse(wiring.graph, sources, targets, senders, receivers)
     find_ablation(ablation)
     base, found = bench.base("clean"), [0.0] * len(bench.task)
     for group, members in enumerate(bench.worlds.groups):
@@ -112,13 +112,18 @@ def _receivers(wiring: Wiring, names: Sequence[str]) -> list[End]:
     return list(dict.fromkeys(found))
 
 
-def _refuse(sources: list[End], targets: list[End], senders: Sequence[str], receivers: Sequence[str]) -> None:
+def _refuse(
+    graph: Graph, sources: list[End], targets: list[End], senders: Sequence[str], receivers: Sequence[str]
+) -> None:
     asked = f"paths from {', '.join(senders) or 'nothing'} to {', '.join(receivers) or 'nothing'}"
     if not sources or not targets:
         step = "name senders like a3.h2 and receivers like a5.h1.q"
         raise BadOption(asked, "nothing is named on one side", next_step=step)
-    if min(end.layer for end in sources) > max(end.layer for end in targets):
-        raise BadOption(asked, "every receiver comes before every sender", next_step="a path goes forward; swap its ends")
+    rows = [graph.receiver_ends.index(end) for end in targets]
+    columns = [graph.sender_ends.index(end) for end in sources]
+    if not graph.is_edge[np.ix_(rows, columns)].any():
+        found = "every receiver reads before every sender writes"
+        raise BadOption(asked, found, next_step="a path goes forward; swap its ends")
 
 
 def _group(

@@ -1,5 +1,6 @@
 """From scores to circuits: sizes, selections, searches, and the verbs in front of them."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -16,6 +17,7 @@ from optrode.circuit.edge.score import score_edges
 from optrode.circuit.edge.select import select
 from optrode.circuit.edge.wiring import wiring_of
 from optrode.circuit.verbs import find, level_of
+from optrode.errors import BadOption
 from optrode.trial.run import Bench
 from optrode.truth.programs import load
 from tests.unit.circuit.edge.cases import llama, make_task, model_of
@@ -99,3 +101,19 @@ def test_verbs_work_at_the_level_of_the_method():
     assert isinstance(op.find(model, TASK, method="exact", level="edge", size=3), EdgeCircuit)
     assert isinstance(op.find(model, TASK, method="exact"), Circuit)
     assert op.find(model, TASK, level="edge", size=3, n_checks=0).scores.method == "eap-ig"
+
+
+def test_scores_found_before_are_chosen_from_again():
+    model = model_of(MODEL)
+    scores = score_edges(model, TASK, method="eap", ablation="zero", n_checks=0)
+    circuit = find(model, TASK, scores=scores, size=6, selection="signed")
+    assert circuit.scores is scores and circuit.size == 6 and (circuit.is_in == select(scores, 6, "signed")).all()
+    again = find(model, TASK, scores=scores)
+    assert again.size == find(model, TASK, method="eap", ablation="zero", n_checks=0).size
+    with pytest.raises(BadOption, match="n_checks belongs to scoring"):
+        find(model, TASK, scores=scores, n_checks=3)
+    with pytest.raises(BadOption, match="the task is other"):
+        find(model, replace(TASK, name="other"), scores=scores)
+    searched = find(model, TASK, method="acdc", tau=1e9, candidates=3).scores
+    with pytest.raises(BadOption, match="a search has no scores to choose from again"):
+        find(model, TASK, scores=searched)

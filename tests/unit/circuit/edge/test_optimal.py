@@ -95,6 +95,24 @@ def test_one_constant_at_all_positions_cannot_stand_for_positions():
     assert lost(runs, runs.measure([kept])[0]) < 1e-6 and lost(runs, found.metric) > 0.2
 
 
+def test_constants_at_each_position_lose_no_more_than_means_there():
+    program = load("reverse")
+    bench = program.bench(12)
+    runs = EdgeRuns(bench, wiring_of(program.model), "mean")
+    kept = runs.wiring.graph.edges(program.edges())
+    found = optimal_ablation(runs, kept, n_steps=3, by_pos=True)
+    assert found.values.z[0].shape[1] == bench.task.length and lost(runs, found.metric) < 1e-6
+    for name in ("layer norm", "no norm"):
+        model, task = model_of(name), make_task((6, 6, 6, 6))
+        runs = runs_on(model, task)
+        kept = strongest(runs, 40)
+        found = optimal_ablation(runs, kept, n_steps=3, by_pos=True)
+        assert found.losses[0] == pytest.approx(lost(runs, runs.measure([kept])[0]))
+        assert lost(runs, found.metric) <= found.losses[0] + 1e-12
+    with pytest.raises(BadOption, match="optimal ablation by position: the prompts of .* differ in length"):
+        optimal_ablation(runs_on(model, make_task((5, 6))), kept, by_pos=True)
+
+
 def test_the_model_and_its_gradients_are_left_alone():
     model, task = model_of("layer norm"), make_task((6, 6))
     before = {name: parameter.detach().clone() for name, parameter in model.module.named_parameters()}

@@ -165,6 +165,12 @@ def test_hooks_are_gone_afterwards():
 
 
 class TestMessages:
+    @pytest.mark.parametrize("ends", [("a0.h1", "a0.h2.q"), ("m0", "m0"), ("m0", "a0.h0"), ("a2.h0", "a1")])
+    def test_ends_without_a_path_are_refused(self, ends):
+        model, task = make_model("gpt2"), make_task()
+        with pytest.raises(BadOption, match="every receiver reads before every sender writes. Next: a path goes forward"):
+            patch_paths(model, task, [ends[0]], [ends[1]])
+
     def test_unknown_ends_are_named_with_the_nearest(self):
         model, task = make_model("gpt2"), make_task()
         with pytest.raises(BadName, match=r"sender 'a0.h9': the model has no such sender. Nearest: a0.h"):
