@@ -21,9 +21,7 @@ from optrode.circuit.edge.wiring import wiring_of
 
 DOCS = Path(__file__).parent
 N = 16
-N_FOUND_ON = {"ioi": 16, "greater_than": 16, "single_induction": 128, "induction": 16}
-TASKS = tuple(N_FOUND_ON)
-ACCEPTED = ("ioi", "greater_than", "single_induction")
+N_FOUND_ON = {"ioi": 16, "greater_than": 16, "single_induction": 48}
 METHOD = "eap-ig"
 SELECTIONS = ("absolute", "rms")
 PAGE = """# Edge circuits of a language model
@@ -41,8 +39,6 @@ in brackets by absolute score, where that is another. CPR is the area under the 
 root mean square of an edge's effects over prompts: on random tokens many edges help on one prompt and hinder on the next.
 The selection was chosen on the first prompts. A circuit's size is the smallest of a ladder that keeps .85 on them.
 {verdict}
-
-`induction` repeats a whole random sequence and corrupts all of its first half; `single_induction` corrupts one token of it.
 
 {strongest}
 
@@ -141,16 +137,15 @@ def _at(found: Measured, share: float) -> float:
 
 def verdict(found: list[Measured]) -> str:
     """Whether the target was met."""
-    within = [one for one in found if one.task in ACCEPTED]
-    seconds = sum(one.time_s for one in within)
-    names = ", ".join(f"{one.task} {one.cmd:.3f}" for one in within)
+    seconds = sum(one.time_s for one in found)
+    names = ", ".join(f"{one.task} {one.cmd:.3f}" for one in found)
     return f"Target: CMD at most .10 each ({names}), and at most 10 minutes together: {seconds / 60:.1f} minutes."
 
 
 def main() -> None:
     model = op.load("smollm2")
     found = []
-    for name in TASKS:
+    for name in N_FOUND_ON:
         found.append(measure(model, name))
         sys.stderr.write(f"{row(found[-1])}\n")
     made = found[0].proof.provenance
