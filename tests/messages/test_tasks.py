@@ -189,7 +189,8 @@ def test_positions_of_prompts_of_unequal_length(model, task):
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
-        ({"method": "eap"}, ("method 'eap'", "no such method")),
+        ({"method": "eap", "level": "node"}, ("method 'eap'", "it scores edges")),
+        ({"method": "eapp"}, ("method 'eapp'", "no such method")),
         ({"method": "attributon"}, ("Nearest: attribution",)),
         ({"ablation": "zeros"}, ("ablation 'zeros'", "Nearest: zero")),
         ({"size": 0}, ("size=0", "a size is at least 1")),

@@ -33,8 +33,7 @@ def acdc(
     Raises:
         BadOption: tau is negative or not finite.
     """
-    if not (np.isfinite(tau) and tau >= 0):
-        raise BadOption(f"tau={tau}", "a threshold is a finite number, 0 or more", nearest=("tau=0.01",))
+    refuse_tau(tau)
     graph = runs.wiring.graph
     kept = np.ones(graph.n_edges, dtype=bool) if candidates is None else candidates.copy()
     order = [int(ix) for ix in reversed(_order(runs)) if kept[ix]]
@@ -51,6 +50,16 @@ def acdc(
         length = min(LONGEST, 2 * length) if missed is None else max(1, length // 2)
         progress("acdc", at, len(order))
     return kept, gains
+
+
+def refuse_tau(tau: float) -> None:
+    """Refuse what is no threshold.
+
+    Raises:
+        BadOption: it is negative or not finite.
+    """
+    if not (np.isfinite(tau) and tau >= 0):
+        raise BadOption(f"tau={tau}", "a threshold is a finite number, 0 or more", nearest=("tau=0.01",))
 
 
 def _order(runs: EdgeRuns) -> Int[np.ndarray, " edge"]:

@@ -12,14 +12,14 @@ import numpy as np
 from jaxtyping import Float
 
 from optrode.circuit.circuit import TARGET
-from optrode.circuit.edge.acdc import acdc
+from optrode.circuit.edge.acdc import acdc, refuse_tau
 from optrode.circuit.edge.curve import FINE, sizes_of
 from optrode.circuit.edge.prune import prune
 from optrode.circuit.edge.records import EdgeCircuit, EdgeScores
 from optrode.circuit.edge.routes import route_scores
 from optrode.circuit.edge.runs import EdgeRuns, Mask, refuse_degenerate, share_of
 from optrode.circuit.edge.score import NAMES as SCORED
-from optrode.circuit.edge.score import score_edges
+from optrode.circuit.edge.score import Settings, refuse_settings, score_edges
 from optrode.circuit.edge.select import ORDERS, select
 from optrode.circuit.edge.wiring import wiring_of
 from optrode.circuit.nodes import find_ablation
@@ -92,6 +92,9 @@ def find_edges(
         raise BadOption(f"size={size}", f"{model.name} has {n_edges} edges", nearest=(f"size={n_edges}",))
     runs = EdgeRuns(bench, wiring, ablation)
     find_ablation(ablation)
+    if method in SCORED and scores is None:
+        given = {name: options[name] for name in ("n_steps", "points", "by_pos") if name in options}
+        refuse_settings(Settings(method, ablation, **given), task)
     if size is None or method in SEARCHES:
         refuse_degenerate(runs)
     if method in SEARCHES:
@@ -143,6 +146,8 @@ def _refuse(method: str, size: int | None, target: float, selection: str) -> Non
 def _refuse_of_searches(method: str, selection: str, own: Mapping[str, Any]) -> None:
     """Refuse options of one kind of method that were given to the other."""
     given = [f"{name}={value}" for name, value in own.items() if value is not None]
+    if method == "acdc" and own["tau"] is not None:
+        refuse_tau(own["tau"])
     if own["candidates"] is not None and own["candidates"] < 1:
         found = "testing takes at least one edge"
         raise BadOption(f"candidates={own['candidates']} of method {method!r}", found, next_step="leave it out for all")

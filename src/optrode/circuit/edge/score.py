@@ -92,7 +92,7 @@ def score_edges(
     if n_checks < 0:
         raise BadOption(f"n_checks={n_checks}", "it is a number of edges", next_step="give 0 for none")
     settings = Settings(method, ablation, n_steps, points, by_pos)
-    _refuse(settings, task)
+    refuse_settings(settings, task)
     started, bench = time.monotonic(), bench or Bench(model, task)
     passes = bench.worlds.n_passes
     runs = EdgeRuns(bench, wiring_of(model, per_query_head=per_query_head), ablation)
@@ -109,7 +109,12 @@ def score_edges(
     )  # fmt: skip
 
 
-def _refuse(settings: Settings, task: Task) -> None:
+def refuse_settings(settings: Settings, task: Task) -> None:
+    """Refuse settings that no method can have, before anything is measured.
+
+    Raises:
+        BadOption: naming the first.
+    """
     if settings.method not in NAMES:
         near = nearest(settings.method, NAMES) or NAMES
         raise BadOption(f"method {settings.method!r} for edges", "no such method", nearest=near)
