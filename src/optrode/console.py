@@ -101,7 +101,9 @@ def edge_table(circuit: "EdgeCircuit", proof: "EdgeProof", page: Path) -> None:
         table.add_row(escape(edge), f"{effect:+.3f}", lost.get(edge, ""))
     out.print(table)
     best = max(proof.random, default=float("nan"))
-    areas = ", ".join(f"CPR {c.cpr:.2f}" if c.selection == "signed" else f"CMD {c.cmd:.3f}" for c in proof.curves)
+    areas = ", ".join(
+        f"CPR {c.cpr:.2f} (signed)" if c.selection == "signed" else f"CMD {c.cmd:.3f} ({c.selection})" for c in proof.curves
+    )
     print_lines([
         f"{circuit.size:,} of {circuit.n_all:,} edges keep {proof.faithfulness:.2f} "
         f"[{proof.interval.low:.2f}, {proof.interval.high:.2f}] of the behaviour on {proof.n_prompts} other prompts; "

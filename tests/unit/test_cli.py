@@ -244,7 +244,7 @@ def test_find_edges_writes_records_and_page(run, folder, tmp_path):
     assert isinstance(circuit, EdgeCircuit) and isinstance(proof, EdgeProof) and circuit.size == proof.size == 20
     assert circuit.scores.method == "eap-ig" and proof.n_prompts == 4 and len(proof.random) == 20
     printed = " ".join(ran.out.split())
-    assert f"20 of {circuit.n_all} edges keep" in printed and "CMD" in printed and circuit.edges[0] in printed
+    assert f"20 of {circuit.n_all} edges keep" in printed and "(absolute), CPR" in printed and circuit.edges[0] in printed
     again = run("report", tmp_path / "e", "--out", tmp_path / "again.html")
     assert again.code == 0 and (tmp_path / "again.html").read_bytes() == (tmp_path / "e" / "report.html").read_bytes()
 

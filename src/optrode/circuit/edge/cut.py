@@ -35,9 +35,7 @@ def cut(model: Model, edges: str | Sequence[str] | EdgeCircuit, *, to: Any = "ze
         BadOption: no edge is named, or the circuit is of another model.
         SiteUnavailable: the model has no heads to tell apart.
     """
-    is_circuit = isinstance(edges, EdgeCircuit)
-    per_query_head = is_circuit and edges.scores.settings.get("per_query_head") == "True"  # type: ignore[union-attr]
-    wiring = wiring_of(model, per_query_head=per_query_head)
+    wiring = wiring_of(model, per_query_head=isinstance(edges, EdgeCircuit) and edges.scores.per_query_head)
     kept = _kept(wiring.graph, edges, model.name)
     constants = _zeros(wiring) if isinstance(to, str) and to == "zero" else _means(wiring, to)
     keep = torch.from_numpy(wiring.graph.matrix(kept.astype(np.float64))).to(model.device, model.dtype)

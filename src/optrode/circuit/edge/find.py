@@ -127,7 +127,7 @@ def _of(scores: EdgeScores, task: Task, options: Mapping[str, Any]) -> dict[str,
         raise BadOption(asked, "a search has no scores to choose from again", next_step="search again")
     if options:
         raise BadOption(asked, f"{next(iter(options))} belongs to scoring", next_step="score again with it")
-    return {"per_query_head": True} if scores.settings.get("per_query_head") == "True" else {}
+    return {"per_query_head": True} if scores.per_query_head else {}
 
 
 def _refuse(method: str, size: int | None, target: float, selection: str) -> None:

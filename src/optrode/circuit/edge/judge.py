@@ -51,7 +51,7 @@ def prove_edges(
     """
     started, bench = time.monotonic(), bench or Bench(model, task)
     passes = bench.worlds.n_passes
-    wiring = wiring_of(model, per_query_head=circuit.scores.settings.get("per_query_head") == "True")
+    wiring = wiring_of(model, per_query_head=circuit.scores.per_query_head)
     if wiring.graph != circuit.graph:
         raise BadOption(
             f"proof of a circuit for {circuit.task} in {model.name}",

@@ -71,6 +71,11 @@ class EdgeScores:
         """Mean over prompts."""
         return np.asarray(self.per_prompt.mean(0))
 
+    @property
+    def per_query_head(self) -> bool:
+        """Whether every query head has a k and a v input of its own, though K/V are grouped."""
+        return self.settings.get("per_query_head") == "True"
+
     def ranked(self, *, is_absolute: bool = True) -> NDArray[np.int64]:
         """Edges, strongest first: by size, or (not absolute) those that help the task most first."""
         key = -np.abs(self.values) if is_absolute else self.values

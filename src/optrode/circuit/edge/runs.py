@@ -91,7 +91,7 @@ class EdgeRuns:
         for chunk in self._chunks(todo):
             values = self._run([kept[ix] for ix in chunk])
             found |= dict(zip(chunk, values, strict=True))
-            if self.bench.store:
+            if self.bench.store and self.fixed is None:  # fitted constants have no key
                 self.bench.store.commit({keys[ix]: found[ix] for ix in chunk})
             progress(stage, len(found), len(kept))
         return [found[ix] for ix in range(len(kept))]

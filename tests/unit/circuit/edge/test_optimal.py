@@ -11,6 +11,7 @@ from optrode.circuit.edge.select import select
 from optrode.circuit.edge.senders import Sent
 from optrode.circuit.edge.wiring import wiring_of
 from optrode.errors import BadOption
+from optrode.trial.kept import keeping
 from optrode.truth import or_gate
 from optrode.truth.programs import load
 from tests.unit.circuit.edge.cases import make_task, model_of
@@ -66,6 +67,16 @@ def test_its_loss_is_that_of_the_circuit_with_its_constants():
     again = EdgeRuns(runs.bench, runs.wiring, "optimal", fixed=found.values)
     assert isinstance(found.values, Sent) and not found.values.embed.requires_grad
     assert again.measure([kept])[0] == pytest.approx(found.metric) and len(found.metric) == 3
+
+
+def test_fitted_constants_leave_no_trial_in_a_store(tmp_path):
+    model, task = model_of("layer norm"), make_task((6, 6))
+    with keeping(tmp_path, model, title="optimal") as store:
+        runs = EdgeRuns(op.Bench(model, task, store=store), wiring_of(model), "mean")
+        kept = np.zeros(runs.wiring.graph.n_edges, dtype=bool)
+        first = optimal_ablation(runs, kept, n_steps=2).metric
+        assert optimal_ablation(runs, ~kept, n_steps=2).metric == pytest.approx(runs.full) != pytest.approx(first)
+        assert not store.read([""])
 
 
 def test_nothing_is_lost_where_nothing_is_ablated():
