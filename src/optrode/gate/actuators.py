@@ -1,5 +1,6 @@
 """The actuators: what a gate drives a site towards, f(h)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -8,12 +9,17 @@ from torch import Tensor
 
 from optrode.axes import BATCH, POS
 from optrode.errors import BadGate, GateShape
-from optrode.gate.gate import Actuator
+from optrode.gate.gate import Actuator, Aside
+from optrode.model.names import SiteName
 from optrode.site.recording import Recording
-from optrode.site.site import Moment, Site
+from optrode.site.site import Around, Moment, Site
 
-Source = str | Recording | Tensor
-"""Where a patched value comes from: a task's world ("clean", "corrupt"), a recording, or a tensor of the site's shape."""
+Source = str | Recording | Tensor | Aside
+"""Where a patched value comes from: a task's world ("clean", "corrupt"), a recording, a tensor of the site's shape, or a
+pass aside over the same inputs (`first_pass`, `other_model`)."""
+
+Function = Callable[[Tensor, Around], Tensor]
+"""(the site's tensor, what is known of the pass) -> the gate's value, in the shape of the first."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +53,18 @@ class Patch(Actuator):
     def bound(self, recording: Recording) -> "Patch":
         return Patch(recording)
 
+    @property
+    def aside(self) -> Aside | None:
+        return self.source if isinstance(self.source, Aside) else None
+
     def tensors(self, site: Site) -> tuple[Tensor, ...]:
-        return _source_tensors(self.source, site)
+        return () if isinstance(self.source, Aside) else _source_tensors(self.source, site)
 
     def target(self, h: Tensor, site: Site, moment: Moment) -> Tensor:
         if isinstance(self.source, Recording):
             return _from_recording(self.source[site.name.whole], h, site, moment)
+        if isinstance(self.source, Aside):
+            return _from_aside(self.source, h, site, moment)
         return _broadcast(_tensor_of(self.source, site), h, site, moment)
 
 
@@ -193,6 +205,49 @@ class Affine(Actuator):
         return mapped
 
 
+@dataclass(frozen=True, eq=False)
+class Compute(Actuator):
+    """f(h) = whatever a function makes of h, the pass's inputs, and other sites of the same pass."""
+
+    function: Function
+    sites: tuple[SiteName, ...] = ()
+
+    def __str__(self) -> str:
+        read = f" of {', '.join(map(str, self.sites))}" if self.sites else ""
+        return f"compute {getattr(self.function, '__name__', type(self.function).__name__)}{read}"
+
+    @property
+    def reads(self) -> tuple[SiteName, ...]:
+        return self.sites
+
+    @property
+    def is_computed(self) -> bool:
+        return True
+
+    def target(self, h: Tensor, site: Site, moment: Moment) -> Tensor:
+        if moment.around is None:
+            raise _needs_holding(self, site)
+        value = self.function(h, moment.around)
+        if not isinstance(value, Tensor):
+            found = f"its function returned {type(value).__name__}"
+            raise BadGate(f"{self} at {site.name}", found, next_step="return a tensor of the site's shape")
+        return _broadcast(value, h, site, moment)
+
+
+def _from_aside(source: Aside, h: Tensor, site: Site, moment: Moment) -> Tensor:
+    if moment.around is None:
+        raise _needs_holding(Patch(source), site)
+    held = moment.around.asides[id(source), str(site.name.whole)]
+    if held.shape != h.shape:
+        raise _wrong_shape(held, h, site)
+    return held
+
+
+def _needs_holding(actuator: Actuator, site: Site) -> BadGate:
+    found = "its value is computed from the pass under way, which a trial does not know"
+    return BadGate(f"{actuator} at {site.name}", found, next_step="hold it with op.gates and run the model")
+
+
 def _source_tensors(source: Source, site: Site) -> tuple[Tensor, ...]:
     if isinstance(source, Recording):
         return (source[site.name.whole],)
@@ -210,7 +265,9 @@ def _tensor_of(source: Source, site: Site) -> Tensor:
 
 
 def _print_source(source: Source) -> str:
-    return source if isinstance(source, str) else "a recording" if isinstance(source, Recording) else _print_value(source)
+    if isinstance(source, (str, Aside)):
+        return str(source)
+    return "a recording" if isinstance(source, Recording) else _print_value(source)
 
 
 def _print_value(value: float | Tensor) -> str:

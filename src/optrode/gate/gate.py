@@ -1,18 +1,20 @@
-"""The gate contract:  h' = h + M[r,t] * s * (f(h) - h)  at one site, row r, position t.
+"""The gate contract:  h' = h + M[r,t] * g * s * (f(h) - h)  at one site, row r, position t.
 
-A gate is data. `f` is its actuator (`gate/kinds.py`), `s` its strength, `M` its scope and selectors. `gate/place.py`
-holds gates on a model. The further factor of the design, the openness g, is 1 here.
+A gate is data. `f` is its actuator (`gate/kinds.py`), `s` its strength, `M` its scope and selectors, `g` its openness:
+a schedule over training steps (`gate/openness.py`), or 1. `gate/place.py` holds gates on a model.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal, final
 
 import torch
 from torch import Tensor
 
 from optrode.errors import BadGate, nearest
+from optrode.gate.openness import Schedule
+from optrode.model.model import Model
 from optrode.model.names import SiteName
 from optrode.site.recording import Recording
 from optrode.site.site import Moment, Site, selection
@@ -50,6 +52,40 @@ class Actuator(ABC):
         """The same actuator with its world replaced by a recording of it."""
         return self
 
+    @property
+    def reads(self) -> tuple[SiteName, ...]:
+        """Sites of the same pass that it is computed from."""
+        return ()
+
+    @property
+    def aside(self) -> "Aside | None":
+        """The pass aside that its values come from."""
+        return None
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether it needs to know more of the pass under way than the site's own tensor."""
+        return bool(self.reads) or self.aside is not None
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Aside:
+    """Another pass over the same inputs, made before each pass: where gates can take their values from.
+
+    Attributes:
+        gates: held during that pass.
+        model: whose pass it is; None for the model that the gate is held on.
+    """
+
+    gates: tuple["Gate", ...] = ()
+    model: Model | None = None
+
+    def __str__(self) -> str:
+        who = "a first pass" if self.model is None else f"a pass of {self.model.name}"
+        held = f" with {len(self.gates)} gate(s)" if self.gates else ""
+        return who + held
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -62,6 +98,7 @@ class Gate:
         scope: "all" positions, those of the "prompt", or the "generated" ones.
         detach: keep gradients from flowing through the computed gate value.
         each: axes over which a sweep makes one trial each: any of layer, head, pos, feature.
+        when: in which training steps it is open; None for always.
     """
 
     site: SiteName
@@ -70,8 +107,12 @@ class Gate:
     scope: Scope = "all"
     detach: bool = False
     each: tuple[str, ...] = ()
+    when: Schedule | None = None
 
     def __post_init__(self) -> None:
+        if self.when is not None and not isinstance(self.when, Schedule):
+            found = f"it is of type {type(self.when).__name__}, not a schedule"
+            raise BadGate(f"when={self.when!r} of {self.actuator}", found, next_step="make one, like op.when(until=1000)")
         if self.scope not in SCOPES:
             raise BadGate(f"scope {self.scope!r}", "not a scope", nearest=nearest(self.scope, SCOPES) or SCOPES)
         for axis in self.each:
@@ -84,6 +125,7 @@ class Gate:
         extras = [] if self.strength == 1.0 else [f"strength={self.strength:g}"]
         extras += [] if self.scope == "all" else [f"scope={self.scope}"]
         extras += [f"each={'×'.join(self.each)}"] if self.each else []
+        extras += [] if self.when is None else [str(self.when)]
         return ", ".join([f"{self.actuator} at {self.site}", *extras])
 
     def at(self, site: SiteName) -> "Gate":
@@ -96,14 +138,20 @@ class Gate:
         return self if world is None else replace(self, actuator=self.actuator.bound(worlds[world]))
 
 
-def apply_gate(gate: Gate, site: Site, h: Tensor, moment: Moment) -> Tensor | None:
-    """The gated tensor, or None when the gate selects nothing here."""
-    mask = selection(site, h, moment, gate.scope)
-    if mask is not None and not bool(mask.any()):
+def apply_gate(gate: Gate, site: Site, h: Tensor, moment: Moment, openness: float = 1.0) -> Tensor | None:
+    """The gated tensor, or None when the gate is closed or selects nothing here.
+
+    Args:
+        openness: g in the formula, in [0, 1].
+    """
+    mask = selection(site, h, moment, gate.scope) if openness else None
+    if not openness or mask is not None and not bool(mask.any()):
         return None
     target = gate.actuator.target(h, site, moment)
-    if gate.strength != 1.0:
-        target = h + gate.strength * (target - h)
+    target = target if target.dtype == h.dtype else target.to(h.dtype)  # autocast computes h in another type
+    dose = gate.strength * openness
+    if dose != 1.0:
+        target = h + dose * (target - h)
     if gate.detach:
         target = target.detach()
     return target if mask is None else torch.where(mask, target, h)

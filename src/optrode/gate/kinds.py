@@ -1,21 +1,23 @@
 """The functions that users call to make gates: one per actuator, and resample ablation."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor
 
 from optrode.errors import BadGate, GateNotFinite, nearest
-from optrode.gate.actuators import Add, Affine, Clamp, Mean, Patch, ProjectOut, Scale, Source, Zero
-from optrode.gate.gate import WORLDS, Actuator, Gate, Scope
+from optrode.gate.actuators import Add, Affine, Clamp, Compute, Function, Mean, Patch, ProjectOut, Scale, Source, Zero
+from optrode.gate.gate import WORLDS, Actuator, Aside, Gate, Scope
+from optrode.gate.openness import Schedule
+from optrode.model.model import Model
 from optrode.model.names import SiteName, parse
 from optrode.site.recording import Recording
 
 
 def zero(site: str | SiteName, **options: Any) -> Gate:
-    """Zero ablation. Options of every gate: strength, scope, detach, each."""
+    """Zero ablation. Options of every gate: strength, scope, detach, each, when."""
     return _gate(site, Zero(), **options)
 
 
@@ -23,7 +25,8 @@ def patch(site: str | SiteName, source: Source = "clean", **options: Any) -> Gat
     """Activation patching: put in what another run had.
 
     Args:
-        source: "clean" or "corrupt" (a task's worlds), a Recording, or a tensor of the site's shape.
+        source: "clean" or "corrupt" (a task's worlds), a Recording, a tensor of the site's shape, or another pass over the
+            same inputs: `op.first_pass()`, `op.other_model(model)`.
 
     Raises:
         GateNotFinite: a tensor holds NaN or infinity.
@@ -42,6 +45,9 @@ def mean(
     """Mean ablation: the mean over a world's or recording's rows, at each position or over all of them."""
     if over not in ("rows", "all"):
         raise BadGate(f"mean over={over!r} at {site}", "not a way to average", nearest=("rows", "all"))
+    if isinstance(source, Aside):
+        found = "a mean is over a recording's rows"
+        raise BadGate(f"mean of {source} at {site}", found, next_step="use op.patch, or give a recording")
     return _gate(site, Mean(_check_source(source), over), **options)
 
 
@@ -88,7 +94,62 @@ def affine(site: str | SiteName, weight: Tensor, bias: Tensor | None = None, **o
     return _gate(site, Affine(weight, bias), **options)
 
 
-OPTIONS: Final = ("strength", "scope", "detach", "each")
+def compute(site: str | SiteName, function: Function, *, reads: str | Sequence[str] = (), **options: Any) -> Gate:
+    """A gate of your own: whatever a function makes of the site's tensor and of the pass under way.
+
+    Gradients flow through what it computes unless `detach=True`.
+
+    Args:
+        function: (tensor, pass) -> tensor of the site's shape, or one that broadcasts to it. `pass.inputs` are the model's
+            arguments by name, `pass["blocks.1.attn.scores"]` is what came by at a site named in `reads`.
+        reads: sites, whole, that come earlier in the same pass.
+
+    Raises:
+        BadGate: the function cannot be called, or a site to read is a pattern or has a selector.
+    """
+    if not callable(function):
+        found = f"its function is of type {type(function).__name__}"
+        raise BadGate(f"compute at {site}", found, next_step="give a function of the site's tensor and the pass")
+    sites = tuple(parse(name) for name in ([reads] if isinstance(reads, str) else reads))
+    for name in sites:
+        if name.select or name.layers is not None and name.layers.single is None:
+            found = "a gate reads whole sites, one by one"
+            raise BadGate(f"reads={str(name)!r} at {site}", found, next_step="name each layer, and index in the function")
+    return _gate(site, Compute(function, sites), **options)
+
+
+def first_pass(*held: Gate) -> Aside:
+    """A first pass of the same model over the same inputs, with other gates or none: a source for `patch`.
+
+    `op.patch("blocks.*.attn.pattern", op.first_pass())` keeps all patterns as they would be without the other gates that
+    are held. Gates that share one such source share the pass. Random numbers are the same in both passes.
+    """
+    return Aside(_checked(held))
+
+
+def other_model(model: Model, *held: Gate) -> Aside:
+    """A pass of another model over the same inputs: a source for `patch`, for grafting from another seed or checkpoint.
+
+    No gradient flows into the other model.
+    """
+    if not isinstance(model, Model):
+        found = f"it is of type {type(model).__name__}, not a model"
+        raise BadGate(f"other_model({type(model).__name__})", found, next_step="load it: op.load(module)")
+    return Aside(_checked(held), model)
+
+
+def _checked(held: Sequence[Gate]) -> tuple[Gate, ...]:
+    for gate in held:
+        if not isinstance(gate, Gate):
+            found = f"it is of type {type(gate).__name__}, not a gate"
+            raise BadGate(f"a pass with {gate!r}", found, next_step="make one, like op.zero(site)")
+        if gate.when is not None or gate.actuator.aside is not None:
+            found = "a pass aside has neither schedules nor passes of its own"
+            raise BadGate(f"a pass with {gate}", found, next_step="put the schedule on the gate that takes its values")
+    return tuple(held)
+
+
+OPTIONS: Final = ("strength", "scope", "detach", "each", "when")
 """Keyword arguments that every gate takes."""
 
 KINDS: dict[str, Callable[..., Gate]] = {"zero": zero, "mean": mean, "resample": resample, "patch": patch}
@@ -97,7 +158,7 @@ KINDS: dict[str, Callable[..., Gate]] = {"zero": zero, "mean": mean, "resample":
 
 def _gate(
     site: str | SiteName, actuator: Actuator, *, strength: float = 1.0, scope: Scope = "all", detach: bool = False,
-    each: str | tuple[str, ...] = (), **unknown: Any,
+    each: str | tuple[str, ...] = (), when: Schedule | None = None, **unknown: Any,
 ) -> Gate:  # fmt: skip
     if unknown:
         name = next(iter(unknown))
@@ -106,7 +167,7 @@ def _gate(
         if isinstance(number, (int, float)) and not math.isfinite(number):
             raise GateNotFinite(f"{actuator} at {site}", f"{number} is not a finite number", next_step="give a finite one")
     where = parse(site) if isinstance(site, str) else site
-    return Gate(where, actuator, strength, scope, detach, (each,) if isinstance(each, str) else tuple(each))
+    return Gate(where, actuator, strength, scope, detach, (each,) if isinstance(each, str) else tuple(each), when)
 
 
 def _check_source(source: Source) -> Source:
@@ -115,7 +176,7 @@ def _check_source(source: Source) -> Source:
             f"source {source!r}", "not a world", nearest=nearest(source, WORLDS) or WORLDS,
             next_step="give 'clean', 'corrupt', a Recording or a tensor",
         )  # fmt: skip
-    if not isinstance(source, (str, Recording, Tensor)):
+    if not isinstance(source, (str, Recording, Tensor, Aside)):
         raise BadGate(
             f"source of type {type(source).__name__}", "a gate takes its values from a world, a Recording or a tensor",
             next_step="give 'clean', 'corrupt', a Recording or a tensor",

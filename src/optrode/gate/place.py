@@ -6,10 +6,13 @@ from typing import final
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from optrode.axes import POS
 from optrode.errors import BadGate, GateDevice, GateDtype, GateNotFinite, GateNotFired, GateShape
+from optrode.gate.around import surroundings
 from optrode.gate.gate import Gate, apply_gate
+from optrode.gate.held import Held
 from optrode.model.model import Model
 from optrode.site.select import select_sites
 from optrode.site.site import Moment, Site
@@ -17,28 +20,42 @@ from optrode.site.tap import tapped
 
 
 @contextmanager
-def gates(model: Model, *held: Gate) -> Iterator[None]:
+def gates(model: Model, *held: Gate, optimizer: Optimizer | None = None) -> Iterator[Held]:
     """Hold gates during anything: forward, generate, training. They compose in the order given.
 
     Everything that can be checked is checked before the first hook is placed. When the context ends, the model is as
-    it was.
+    it was, and so is the optimizer.
+
+    Args:
+        optimizer: whose steps the gates' schedules count. Without it they count calls of `Held.step`.
+
+    Yields:
+        What counts the steps of schedules, and takes the measures that some of them wait for.
 
     Raises:
         BadGate: what is to be held is not a gate.
-        BadName, UnknownSite, SiteUnavailable: from a gate's site.
+        BadName, UnknownSite, SiteUnavailable: from a gate's site, or one that it reads.
         GateShape, GateDtype, GateDevice, GateNotFinite: a gate's value does not fit the site.
-        GateNotFired: a gate's site and scope never came by while it was held.
+        GateNotFired: a gate's site and scope never came by while it was held, or its schedule never opened it.
     """
     for gate in held:
         if not isinstance(gate, Gate):
             found = f"it is of type {type(gate).__name__}, not a gate"
             raise BadGate(f"hold {gate!r}", found, next_step="make one, like op.zero(site)")
-    placed = [_Placed(gate, site) for gate in held for site in select_sites(model, gate.site)]
+    keeper = Held(held)
+    placed = [_Placed(gate, site, keeper) for gate in held for site in select_sites(model, gate.site)]
     for one in placed:
         check_value(model, one.gate, one.site)
-    with tapped(model, [(one.site, one.see) for one in placed]) as clock:
-        yield
-        n_passes = clock.pass_ix
+    around = surroundings(model, [(one.gate, one.site) for one in placed])
+    handle = optimizer.register_step_post_hook(lambda *_: keeper.step()) if optimizer is not None else None
+    try:
+        with tapped(model, [*((one.site, one.see) for one in placed), *around.taps]) as clock:
+            clock.on_pass = around.starter(clock)
+            yield keeper
+            n_passes = clock.pass_ix
+    finally:
+        if handle is not None:
+            handle.remove()
     for one in placed:
         one.check_fired(n_passes)
 
@@ -47,13 +64,15 @@ def gates(model: Model, *held: Gate) -> Iterator[None]:
 class _Placed:
     """One gate at one concrete site, with the count of passes in which it acted."""
 
-    def __init__(self, gate: Gate, site: Site) -> None:
-        self.gate, self.site = gate, site
-        self.n_seen = self.n_fired = 0
+    def __init__(self, gate: Gate, site: Site, keeper: Held) -> None:
+        self.gate, self.site, self.keeper = gate, site, keeper
+        self.n_seen = self.n_fired = self.n_closed = 0
 
     def see(self, h: Tensor, moment: Moment) -> Tensor | None:
+        openness = 1.0 if self.gate.when is None else self.keeper.openness(self.gate.when)
         self.n_seen += 1
-        new = apply_gate(self.gate, self.site, h, moment)
+        self.n_closed += openness == 0
+        new = apply_gate(self.gate, self.site, h, moment, openness)
         self.n_fired += new is not None
         return new
 
@@ -67,12 +86,15 @@ class _Placed:
         """Raise GateNotFired if the gate never acted."""
         if self.n_fired:
             return
-        if self.n_seen:
+        if self.n_seen and self.n_closed == self.n_seen and self.gate.when is not None:
+            found, step = self.keeper.why_closed(self.gate.when)
+        elif self.n_seen:
             times = "once" if self.n_seen == 1 else f"{self.n_seen} times"
             found = f"its site came by {times}, never with {self._sought()}"
             step = "check the selected positions against the prompts' lengths, and the scope"
         elif n_passes:
-            found, step = "the model ran, but not through this module", "check that the module is part of the forward pass"
+            found = "the model ran, but not through this module, or through compiled code that did not see the hook"
+            step = "check that the module is part of the forward pass, and hold gates before torch.compile"
         else:
             found, step = "the model never ran while it was held", "call the model, not one of its parts, inside the context"
         raise GateNotFired(f"gate {self.gate.actuator} at {self.site.name}", found, next_step=step)

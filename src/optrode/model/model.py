@@ -1,7 +1,7 @@
 """A Model is the user's own module, never edited, with a table of named sites and, for text, a tokenizer."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, cast, final
@@ -60,6 +60,7 @@ class Model:
 
     def __init__(self, module: nn.Module, table: Table = GENERIC, tokenizer: Any = None, name: str = "module") -> None:
         self.module, self.table, self.tokenizer, self.name = module, table, tokenizer, name
+        self._hashed: tuple[tuple[tuple[str, int, int], ...], str] | None = None
 
     def __repr__(self) -> str:
         size = f"{sum(p.numel() for p in self.module.parameters()):,} parameters"
@@ -83,14 +84,17 @@ class Model:
         """Floating type of the first floating parameter."""
         return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.get_default_dtype())
 
-    @cached_property
+    @property
     def weights_hash(self) -> str:
-        """SHA-256 over the names and bytes of all parameters and buffers, as they were when first asked for."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        """SHA-256 over the names and bytes of all parameters and buffers, as they are now.
+
+        It is made anew only when a tensor was replaced or written to by torch: edits through `.data` or NumPy go unnoticed.
+        """
+        state = self.module.state_dict()
+        stamp = tuple((name, tensor.data_ptr(), tensor._version) for name, tensor in state.items())
+        if self._hashed is None or self._hashed[0] != stamp:
+            self._hashed = stamp, _hash_of(state)
+        return self._hashed[1]
 
     def site_names(self) -> tuple[SiteName, ...]:
         """Every named site, in the order of the computation, one name per layer."""
@@ -228,6 +232,14 @@ class Model:
                 f"module {path!r} of {self.name}", "no such module", nearest=nearest(path, paths),
                 next_step="`optrode sites MODEL --modules` lists every module path",
             ) from None  # fmt: skip
+
+
+def _hash_of(state: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _is_texts(value: object) -> bool:

@@ -1,6 +1,8 @@
 """A Site is a named place with a view: where a tensor is, and which of its axes is what."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -30,6 +32,29 @@ class Site:
         return GENERIC_AXES.get(n_dims, ("batch", *("other",) * (n_dims - 1)))
 
 
+@final
+@dataclass(slots=True)
+class Around:
+    """What else is known of the pass under way, for gates whose value is computed from it.
+
+    Attributes:
+        inputs: the pass's arguments by name, e.g. `inputs["input_ids"]`.
+        seen: what came by at the sites that a gate reads, by name.
+        asides: what a pass aside had at the sites where it is put in, by (id of the aside, site name).
+    """
+
+    inputs: Mapping[str, Any]
+    seen: dict[str, Tensor] = field(default_factory=dict)
+    asides: dict[tuple[int, str], Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """What came by at a site that the gate reads."""
+        if name not in self.seen:
+            step = "name it in the gate's `reads`; what comes later in the pass is there only in a first pass, op.first_pass()"
+            raise SiteUnavailable(f"{name}, read by a gate", "it has not come by in this pass", next_step=step)
+        return self.seen[name]
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """What is known of a pass when a site's tensor comes by.
@@ -41,12 +66,14 @@ class Moment:
         call_ix: how many times this site has come by in this pass before (recurrent cells).
         rows: [batch] which rows of the run these are, when only some of its rows and positions come by (`trial/packed.py`);
             None when all of them do.
+        around: what gates that are computed from the pass were promised of it.
     """
 
     row_pos: Int[Tensor, "batch pos"] | None
     prompt_len: Int[Tensor, " batch"] | None
     call_ix: int
     rows: Int[Tensor, " batch"] | None = None
+    around: Around | None = None
 
     def positions(self, n_rows: int, n_pos: int, device: torch.device) -> Int[Tensor, "batch pos"]:
         """Row positions for a tensor with `n_pos` positions; counted from 0 when the pass did not say."""

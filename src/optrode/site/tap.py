@@ -2,11 +2,16 @@
 
 Recording and gating are both taps. Taps are forward hooks on the user's own modules: placed on entering the context,
 removed on leaving it, whatever happened in between. At one site they run in the order in which they were placed.
+
+A pass made aside (`aside`) is seen only by taps placed inside it: a gate can run its own model once more, and measures can
+look at a model as it is without the gates that are held on it.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, final
+from contextvars import ContextVar
+from typing import Any, Final, final
 
 import torch
 from jaxtyping import Int
@@ -15,7 +20,10 @@ from torch import Tensor, nn
 from optrode.errors import SiteUnavailable
 from optrode.model.model import Model
 from optrode.site.attend import probed_attention
-from optrode.site.site import Moment, Site, join, split
+from optrode.site.site import Around, Moment, Site, join, split
+
+_DEPTH: Final[ContextVar[int]] = ContextVar("depth", default=0)
+"""How many passes aside the present one is inside of."""
 
 Function = Callable[[Tensor, Moment], Tensor | None]
 """(viewed tensor, moment) -> its replacement, or None to leave it alone."""
@@ -34,22 +42,52 @@ def tapped(model: Model, taps: Sequence[tuple[Site, Function]]) -> Iterator["Clo
     with ExitStack() as stack:
         clock = stack.enter_context(_ticking(model))
         for site, function in taps:
+            _refuse_compiled(model, site)
             _TAPS[site.place.how](model, site, _Tap(function, clock), stack)
         yield clock
 
 
+@contextmanager
+def aside() -> Iterator[None]:
+    """Passes made inside are seen only by taps placed inside."""
+    token = _DEPTH.set(_DEPTH.get() + 1)
+    try:
+        yield
+    finally:
+        _DEPTH.reset(token)
+
+
 @final
 class Clock:
-    """Positions of the pass under way, read off the arguments of the outermost call."""
+    """Positions of the pass under way, read off the arguments of the outermost call.
+
+    Attributes:
+        around: what else gates were promised of the pass; None where nobody asked.
+        on_pass: called with the arguments at the start of each pass, before anything is computed.
+    """
 
     def __init__(self) -> None:
-        self.pass_ix = 0
+        self.pass_ix, self.depth, self.is_open = 0, _DEPTH.get(), True
         self.row_pos: Int[Tensor, "batch pos"] | None = None
         self.prompt_len: Int[Tensor, " batch"] | None = None
+        self.around: Around | None = None
+        self.on_pass: Callable[[tuple[Any, ...], dict[str, Any]], None] | None = None
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether the pass under way is one that this clock's taps may see."""
+        return self.is_open and self.depth == _DEPTH.get()
 
     def start(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note a new pass: rows, new positions, and how many positions the K/V cache already holds."""
+        if not self.is_watching:
+            return
         self.pass_ix += 1
+        self._count(args, kwargs)
+        if self.on_pass is not None:
+            self.on_pass(args, kwargs)
+
+    def _count(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tokens = _first(kwargs.get("input_ids"), kwargs.get("inputs_embeds"), *args)
         if tokens is None or tokens.dim() != (3 if tokens.is_floating_point() else 2):
             self.row_pos = self.prompt_len = None  # images, feature vectors: nothing that has positions
@@ -62,7 +100,7 @@ class Clock:
 
     def moment(self, call_ix: int) -> Moment:
         """The current moment for a site that has come by `call_ix` times in this pass."""
-        return Moment(self.row_pos, self.prompt_len, call_ix)
+        return Moment(self.row_pos, self.prompt_len, call_ix, around=self.around)
 
 
 def _first(*values: Any) -> Tensor | None:
@@ -88,7 +126,22 @@ def _ticking(model: Model) -> Iterator[Clock]:
     try:
         yield clock
     finally:
+        clock.is_open = False  # code compiled while the hooks were there may still call them
         handle.remove()
+
+
+def _refuse_compiled(model: Model, site: Site) -> None:
+    """Compiled code does not notice hooks that are placed after it was made, unless it was told to look."""
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is None or not getattr(dynamo.config, "skip_nnmodule_hook_guards", True):
+        return
+    parts = site.place.path.split(".") if site.place.path else []
+    for path in (".".join(parts[:n]) for n in range(len(parts) + 1)):
+        module = model.submodule(path)
+        if type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
+            step = "torch._dynamo.config.skip_nnmodule_hook_guards = False before the first pass, or leave that part uncompiled"
+            found = f"{path or 'the module'} was compiled, and compiled code would not see the hook"
+            raise SiteUnavailable(f"site {site.name}", found, next_step=step)
 
 
 @final
@@ -100,6 +153,8 @@ class _Tap:
         self.pass_ix, self.call_ix = -1, 0
 
     def __call__(self, tensor: Tensor) -> Tensor | None:
+        if not self.clock.is_watching:
+            return None
         self.call_ix = self.call_ix + 1 if self.pass_ix == self.clock.pass_ix else 0
         self.pass_ix = self.clock.pass_ix
         return self.function(tensor, self.clock.moment(self.call_ix))

@@ -1,0 +1,102 @@
+"""What is known of gates while they are held: the training step that their schedules are at."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, final
+
+from optrode.errors import BadOption, nearest
+from optrode.gate.gate import Gate
+from optrode.gate.openness import Schedule
+from optrode.site.tap import aside
+
+
+@final
+class Held:
+    """The training step of gates that are held, and the measures that they wait for.
+
+    Attributes:
+        gates: as they are held.
+        step_ix: optimiser steps counted so far.
+    """
+
+    def __init__(self, gates: tuple[Gate, ...]) -> None:
+        self.gates, self.step_ix = gates, 0
+        self._passed: dict[Schedule, int] = {}
+        self._last: dict[str, float] = {}
+        self._best: dict[str, float] = {}
+
+    @property
+    def schedules(self) -> tuple[Schedule, ...]:
+        """Of the gates that have one."""
+        return tuple(gate.when for gate in self.gates if gate.when is not None)
+
+    def step(self, n: int = 1) -> None:
+        """Count so many optimiser steps."""
+        self.step_ix += n
+
+    def tell(self, **measures: float) -> None:
+        """Say what was measured now: `held.tell(loss=0.4)`. Schedules that wait for a measure start where it passes.
+
+        Raises:
+            BadOption: schedules wait for measures, and none of these is one of them.
+        """
+        waiting = {schedule.measure for schedule in self.schedules if schedule.measure is not None}
+        if waiting and not waiting & set(measures):
+            asked = f"measures {', '.join(measures)}"
+            near = [name for told in measures for name in nearest(told, [w for w in waiting if w])] or sorted(map(str, waiting))
+            raise BadOption(asked, "no schedule waits for any of them", nearest=near, next_step="use one name for both")
+        self._note(measures)
+
+    def _note(self, measures: Mapping[str, float]) -> None:
+        self._last |= measures
+        for schedule in self.schedules:
+            name = schedule.measure
+            if name is None or name not in measures:
+                continue
+            better = min if schedule.below is not None else max
+            self._best[name] = better(self._best.get(name, measures[name]), measures[name])
+            if schedule not in self._passed and schedule.is_passed(measures):
+                self._passed[schedule] = self.step_ix
+
+    def openness(self, schedule: Schedule) -> float:
+        """g of a schedule at the present step."""
+        if schedule.measure is None:
+            return schedule.openness(self.step_ix)
+        passed = self._passed.get(schedule)
+        return 0.0 if passed is None else schedule.openness(self.step_ix - passed)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Inside, the model runs as if these gates were not held: to measure what it does without them."""
+        with aside():
+            yield
+
+    def state(self) -> dict[str, Any]:
+        """What to keep in order to go on later, as JSON data."""
+        passed = [self._passed.get(schedule) for schedule in self.schedules]
+        return {"step": self.step_ix, "passed": passed, "best": dict(self._best)}
+
+    def resume(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that the same gates had.
+
+        Raises:
+            BadOption: the state is that of other gates.
+        """
+        passed = state["passed"]
+        if len(passed) != len(self.schedules):
+            found = f"the state has {len(passed)}"
+            raise BadOption(f"resume {len(self.schedules)} schedule(s)", found, next_step="hold the gates of the first run")
+        self.step_ix, self._best = int(state["step"]), dict(state["best"])
+        self._passed = {s: int(at) for s, at in zip(self.schedules, passed, strict=True) if at is not None}
+
+    def why_closed(self, schedule: Schedule) -> tuple[str, str]:
+        """What was found, and what to do, when a schedule never opened its gate."""
+        if schedule.measure is not None and schedule not in self._passed:
+            best = self._best.get(schedule.measure)
+            if best is None:
+                step = f"say what it is: held.tell({schedule.measure}=value)"
+                return f"its schedule ({schedule}) waits for a measure that nobody told", step
+            return f"its schedule ({schedule}) never opened it: {schedule.measure} came to {best:g}", "train on, or move it"
+        found = f"its schedule ({schedule}) never opened it in {self.step_ix} step(s)"
+        hint = "train on, or start it earlier"
+        return found, hint if self.step_ix else "count steps: op.gates(..., optimizer=optimizer), or held.step()"

@@ -1,0 +1,1 @@
+"""Training with gates held: schedules, checkpoints, measures, and what they leave behind."""
