@@ -26,10 +26,10 @@ def table_of(spec: Spec) -> Table:
 
 
 def _stem(spec: Spec) -> dict[str, Place]:
-    learned = {"pos_embed": Place("pos_embed")} if spec.positions == "learned" else {}
+    position = {"pos_embed": Place("pos_embed")} if spec.positions in ("learned", "one_hot") else {}
     norm = {"final_norm": Place("final_norm")} if spec.norm != "none" else {}
     ends = {"resid_pre": Place(BLOCK, "in"), "resid_post": Place(BLOCK), "logits": Place("", how="logits")}
-    return {"embed": Place("embed")} | learned | norm | ends
+    return {"embed": Place("embed")} | position | norm | ends
 
 
 def _attention(spec: Spec) -> dict[str, Place]:

@@ -13,8 +13,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from optrode.errors import BadOption
+from optrode.errors import BadOption, nearest
 from optrode.model.model import Model
+from optrode.nn.embed import OneHotPositions, TokenEmbedding
+from optrode.nn.init import RULES, initialise
 from optrode.nn.sites import table_of
 from optrode.nn.spec import Spec
 
@@ -22,6 +24,8 @@ __all__ = ["Output", "Spec", "Transformer", "as_model", "build", "table_of"]
 
 _BASE: Final = 10_000.0
 """Of the wavelengths of rotary positions."""
+INITS: Final = ("random", "torch", *RULES)
+"""What `build` can start from."""
 
 
 @dataclass
@@ -33,7 +37,10 @@ class Output:
 
 @final
 class Attention(nn.Module):
-    """softmax(q k^T / sqrt(d_head)) v, with separate projections; each K/V head serves a group of query heads."""
+    """softmax(q k^T / sqrt(d_head)) v, with separate projections; each K/V head serves a group of query heads.
+
+    The spec can leave out the scale and the output projection.
+    """
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
@@ -43,7 +50,8 @@ class Attention(nn.Module):
         self.k = nn.Linear(spec.d_model, narrow, bias=spec.has_bias)
         self.v = nn.Linear(spec.d_model, narrow, bias=spec.has_bias)
         self.scores, self.pattern = nn.Identity(), nn.Identity()
-        self.o = nn.Linear(wide, spec.d_model, bias=spec.has_bias)
+        self.o = nn.Linear(wide, spec.d_model, bias=spec.has_bias) if spec.has_output else SideBySide(wide)
+        self.scale = spec.head_width**-0.5 if spec.is_scaled else 1.0
 
     def forward(
         self, hidden: Float[Tensor, "batch pos d_model"], closed: Bool[Tensor, "#batch 1 pos src"],
@@ -60,11 +68,30 @@ class Attention(nn.Module):
             q, k = _turned(q, turn), _turned(k, turn)
         group = self.spec.n_heads // self.spec.n_kv
         k, v = k.repeat_interleave(group, 2), v.repeat_interleave(group, 2)
-        scores = torch.einsum("bphd,bshd->bhps", q, k) * self.spec.head_width**-0.5
+        scores = torch.einsum("bphd,bshd->bhps", q, k) * self.scale
         scores = self.scores(scores.masked_fill(closed, -torch.inf))
         pattern = self.pattern(scores.masked_fill(closed, torch.finfo(scores.dtype).min).softmax(-1))
         added: Tensor = self.o(torch.einsum("bhps,bshd->bphd", pattern, v).flatten(2))
         return added
+
+
+@final
+class SideBySide(nn.Module):
+    """In place of an output projection: heads' values side by side are what attention adds.
+
+    Attributes:
+        weight: the identity, for those who ask what each head writes; not used, not saved and not trained.
+    """
+
+    weight: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.eye(width), persistent=False)
+
+    def forward(self, values: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        """The same values."""
+        return values
 
 
 @final
@@ -114,60 +141,77 @@ class Transformer(nn.Module):
         config: the spec, under the name that transformers gives it.
     """
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, items: Float[Tensor, "item d_item"] | None = None) -> None:
         super().__init__()
         self.config = spec
-        self.embed = nn.Embedding(spec.vocab, spec.d_model)
-        self.pos_embed = nn.Embedding(spec.n_ctx, spec.d_model) if spec.positions == "learned" else None
+        self.embed = TokenEmbedding(spec, items)
+        self.pos_embed = _position_embedding(spec)
         self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.n_layers))
         self.final_norm = _norm(spec)
-        self.unembed = nn.Linear(spec.d_model, spec.n_columns, bias=False)
+        self.head = _head(spec) if spec.head_layers else None
+        self.unembed = nn.Linear(spec.d_model, spec.n_columns, bias=spec.unembed_bias)
 
     def forward(
-        self, input_ids: Int[Tensor, "batch pos"], attention_mask: Int[Tensor, "batch pos"] | None = None,
-        logits_to_keep: int | Int[Tensor, " read"] = 0, **unused: Any,
+        self, input_ids: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos d_in"] | None = None,
+        attention_mask: Int[Tensor, "batch pos"] | None = None, logits_to_keep: int | Int[Tensor, " read"] = 0,
+        *, inputs_embeds: Float[Tensor, "batch pos d_in"] | None = None,
+        position_ids: Int[Tensor, "#batch pos"] | None = None, **unused: Any,
     ) -> Output:  # fmt: skip
         """Logits [batch, read, column].
 
         Args:
+            input_ids: token ids; vectors are taken as `inputs_embeds`.
             attention_mask: 0 at padding, which nobody looks at and which positions do not count.
             logits_to_keep: at the last so many positions (0: at all), or at these.
+            inputs_embeds: vectors in place of token ids, read as `TokenEmbedding` says.
+            position_ids: positions to embed in place of 0, 1, ...; sites' own positions still count from 0.
 
         Raises:
-            BadOption: the prompt is longer than the spec's `n_ctx`.
+            BadOption: the prompt or a position is beyond the spec's `n_ctx`, vectors are not of the width that the model
+                reads, or there are not either ids or vectors.
         """
-        positions = self._positions(input_ids, attention_mask)
-        stream = self.embed(input_ids)
+        read = _one_of(input_ids, inputs_embeds)
+        positions = self._positions(read, attention_mask) if position_ids is None else self._checked(position_ids)
+        stream = self.embed(read)
         if self.pos_embed is not None:
             stream = stream + self.pos_embed(positions)
-        around = {"closed": self._closed(input_ids, attention_mask), "turn": self._turn(positions)}
+        around = {"closed": self._closed(read, attention_mask), "turn": self._turn(positions)}
         for block in self.blocks:
             stream = block(stream, **around)
         kept = slice(-logits_to_keep or None, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        return Output(self.unembed(self.final_norm(stream[:, kept])))
+        end = self.final_norm(stream[:, kept])
+        return Output(self.unembed(end if self.head is None else self.head(end)))
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The token embedding."""
         return self.embed
 
-    def get_output_embeddings(self) -> nn.Linear:
-        """The unembedding, whose columns can be computed one by one."""
-        return self.unembed
+    def get_output_embeddings(self) -> nn.Linear | None:
+        """The unembedding, when it reads the residual stream; None where hidden layers stand between them."""
+        return self.unembed if self.head is None else None
 
-    def _positions(self, input_ids: Tensor, mask: Tensor | None) -> Int[Tensor, "rows pos"]:
+    def _positions(self, read: Tensor, mask: Tensor | None) -> Int[Tensor, "rows pos"]:
         """The position of each token: one row where all rows have the same."""
-        n_pos, n_ctx = input_ids.shape[1], self.config.n_ctx
+        n_pos, n_ctx = read.shape[1], self.config.n_ctx
         if n_pos > n_ctx:
             step = f"give prompts of at most {n_ctx} tokens"
             raise BadOption(f"a prompt of {n_pos} tokens", f"the model was built for n_ctx={n_ctx}", next_step=step)
         if mask is None:
-            return torch.arange(n_pos, device=input_ids.device)[None]
+            return torch.arange(n_pos, device=read.device)[None]
         return (mask.long().cumsum(1) - 1).clamp(min=0)
 
-    def _closed(self, input_ids: Tensor, mask: Tensor | None) -> Bool[Tensor, "rows 1 pos src"]:
+    def _checked(self, positions: Int[Tensor, "rows pos"]) -> Int[Tensor, "rows pos"]:
+        """The caller's own positions, if the model has them."""
+        low, high, n_ctx = int(positions.min()), int(positions.max()), self.config.n_ctx
+        if low < 0 or high >= n_ctx:
+            found = f"the model was built for n_ctx={n_ctx}"
+            raise BadOption(f"position_ids from {low} to {high}", found, next_step=f"give positions from 0 to {n_ctx - 1}")
+        return positions
+
+    def _closed(self, read: Tensor, mask: Tensor | None) -> Bool[Tensor, "rows 1 pos src"]:
         """True where a position may not look."""
-        n_pos = input_ids.shape[1]
-        later = torch.ones(n_pos, n_pos, dtype=torch.bool, device=input_ids.device).triu(1)
+        n_pos = read.shape[1]
+        later = torch.ones(n_pos, n_pos, dtype=torch.bool, device=read.device).triu(1)
         closed = (later if self.config.is_causal else torch.zeros_like(later))[None, None]
         return closed if mask is None else closed | ~mask.bool()[:, None, None]
 
@@ -186,15 +230,61 @@ def as_model(module: Transformer, name: str = "transformer") -> Model:
     return Model(module.eval(), table_of(module.config), name=name)
 
 
-def build(spec: Spec, random_seed: int = 0, dtype: torch.dtype = torch.float32) -> Transformer:
-    """A transformer with random weights, no bias 0 and no norm's gain 1; the caller's random state is left alone."""
+def build(
+    spec: Spec, random_seed: int = 0, dtype: torch.dtype = torch.float32, *, init: str = "random",
+    items: Float[Tensor, "item d_item"] | None = None,
+) -> Transformer:  # fmt: skip
+    """A transformer with weights drawn from a seed; the caller's random state is left alone.
+
+    Args:
+        init: "random" for ground truth, no bias 0 and no norm's gain 1, so that none of them can be left out unnoticed;
+            "torch" as torch draws them; "lecun", "he" or "small", from which studies train (`nn/init.py`).
+        items: [item, d_item] fixed features of the spec's items.
+
+    Raises:
+        BadOption: no such rule, or the spec has items and none or others are given.
+    """
+    if init not in INITS:
+        raise BadOption(f"init={init!r}", "no such rule", nearest=nearest(init, INITS) or INITS)
+    if spec.n_items and items is None:
+        asked = f"a model of {spec.n_items} items"
+        raise BadOption(asked, "no features are given", next_step="give items=, one row of features per item")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_seed)
-        module = Transformer(spec).to(dtype)
-        for parameter in module.parameters():
-            if parameter.dim() == 1:
-                nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.2)
+        module = Transformer(spec, items).to(dtype)
+        if init == "random":
+            _blur(module)
+    if init in RULES:
+        initialise(module, init, random_seed)
     return module.eval()
+
+
+def _blur(module: nn.Module) -> None:
+    """Biases and gains away from the numbers at which they do nothing."""
+    for parameter in module.parameters():
+        if parameter.dim() == 1:
+            nn.init.normal_(parameter, mean=float(parameter.detach().mean()), std=0.2)
+
+
+def _one_of(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+    if (input_ids is None) == (inputs_embeds is None):
+        found = "there is neither" if input_ids is None else "there are both"
+        raise BadOption("input_ids or inputs_embeds", found, next_step="give one of them")
+    read = input_ids if inputs_embeds is None else inputs_embeds
+    assert read is not None
+    return read
+
+
+def _position_embedding(spec: Spec) -> nn.Embedding | OneHotPositions | None:
+    if spec.positions == "learned":
+        return nn.Embedding(spec.n_ctx, spec.d_model)
+    return OneHotPositions(spec) if spec.positions == "one_hot" else None
+
+
+def _head(spec: Spec) -> nn.Sequential:
+    """The hidden layers before the unembedding; those after their ReLU are `module:head.1.out`, `module:head.3.out`, ..."""
+    wide = [nn.Linear(spec.d_model, spec.d_model, bias=spec.unembed_bias) for _ in range(spec.head_layers)]
+    return nn.Sequential(*(part for linear in wide for part in (linear, nn.ReLU())))
 
 
 def _norm(spec: Spec) -> nn.Module:
@@ -202,7 +292,7 @@ def _norm(spec: Spec) -> nn.Module:
         return nn.Identity()
     if spec.norm == "rms":
         return nn.RMSNorm(spec.d_model, eps=spec.eps)
-    return nn.LayerNorm(spec.d_model, eps=spec.eps, bias=spec.has_bias)
+    return nn.LayerNorm(spec.d_model, eps=spec.eps, bias=spec.has_bias if spec.norm_bias is None else spec.norm_bias)
 
 
 def _turned(
