@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from optrode import tasks, truth
+    from optrode import study, tasks, train, truth
     from optrode.circuit.channels import Channels, channels, inhibition
     from optrode.circuit.circuit import Circuit, HeadScores, Proof, Scores
     from optrode.circuit.compose import Composition, composition
@@ -42,8 +42,23 @@ if TYPE_CHECKING:
     from optrode.errors import OptrodeError
     from optrode.flow import investigate
     from optrode.gate.check import check_model
-    from optrode.gate.gate import Actuator, Gate
-    from optrode.gate.kinds import add, affine, clamp, mean, patch, project_out, resample, scale, zero
+    from optrode.gate.gate import Actuator, Aside, Gate
+    from optrode.gate.held import Held
+    from optrode.gate.kinds import (
+        add,
+        affine,
+        clamp,
+        compute,
+        first_pass,
+        mean,
+        other_model,
+        patch,
+        project_out,
+        resample,
+        scale,
+        zero,
+    )
+    from optrode.gate.openness import Schedule, when
     from optrode.gate.place import gates
     from optrode.loading import load
     from optrode.model.adapter import Family, Place, Table, View
@@ -83,8 +98,13 @@ _HOMES: Final = {
     "errors": ("OptrodeError",),
     "flow": ("investigate",),
     "gate.check": ("check_model",),
-    "gate.gate": ("Actuator", "Gate"),
-    "gate.kinds": ("add", "affine", "clamp", "mean", "on_ray", "patch", "project_out", "resample", "scale", "zero"),
+    "gate.gate": ("Actuator", "Aside", "Gate"),
+    "gate.held": ("Held",),
+    "gate.kinds": (
+        "add", "affine", "clamp", "compute", "first_pass", "mean", "other_model", "patch", "project_out", "resample",
+        "scale", "zero",
+    ),
+    "gate.openness": ("Schedule", "when"),
     "gate.place": ("gates",),
     "loading": ("load",),
     "model.adapter": ("Family", "Place", "Table", "View"),
@@ -103,19 +123,19 @@ _HOMES: Final = {
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "Actuator", "Bench", "Channels", "Circuit", "Composition", "EdgeCircuit", "EdgeProof", "EdgeScores", "Family",
-    "Gate", "Graph", "Grid", "HeadScores", "Metric", "Model", "OptrodeError", "Page", "Pair", "Place", "Proof",
-    "Recording", "Scores", "SiteName", "Table", "Task", "Trial", "View", "add", "affine", "auroc", "bootstrap_jaccard",
-    "channels", "check_model", "clamp", "compare", "compare_methods", "composition", "cross_patch", "cut",
-    "desiderata_masks", "find", "find_positions", "gates", "head_scores", "inhibition", "investigate", "load",
-    "load_circuit", "mean", "on_ray", "optimal_ablation", "patch", "patch_paths", "project_out", "prove", "record",
-    "recording", "report", "resample", "save_circuit", "scale", "score", "score_edges", "show", "sweep", "tasks",
-    "truth", "zero",
+    "Actuator", "Aside", "Bench", "Channels", "Circuit", "Composition", "EdgeCircuit", "EdgeProof", "EdgeScores",
+    "Family", "Gate", "Graph", "Grid", "HeadScores", "Held", "Metric", "Model", "OptrodeError", "Page", "Pair",
+    "Place", "Proof", "Recording", "Schedule", "Scores", "SiteName", "Table", "Task", "Trial", "View", "add", "affine",
+    "auroc", "bootstrap_jaccard", "channels", "check_model", "clamp", "compare", "compare_methods", "composition",
+    "compute", "cross_patch", "cut", "desiderata_masks", "find", "find_positions", "first_pass", "gates",
+    "head_scores", "inhibition", "investigate", "load", "load_circuit", "mean", "on_ray", "optimal_ablation",
+    "other_model", "patch", "patch_paths", "project_out", "prove", "record", "recording", "report", "resample",
+    "save_circuit", "scale", "score", "score_edges", "show", "study", "sweep", "tasks", "train", "truth", "when", "zero",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("tasks", "truth"):
+    if name in ("study", "tasks", "train", "truth"):
         return import_module(f"optrode.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'optrode' has no attribute {name!r}")

@@ -5,7 +5,7 @@
     ├── SiteError       BadName · UnknownSite · SiteUnavailable · NotRecorded
     ├── GateError       BadGate · GateShape · GateDtype · GateDevice · GateNotFinite · GateNotFired
     ├── TaskError       UnknownTask · BadPairs · NoPairs · TaskTooHard
-    └── RunError        BadFile · BadOption · RunBusy · BadStore · StoreFull
+    └── RunError        BadFile · BadOption · RunBusy · BadStore · StoreFull · LossNotFinite
 """
 
 from collections.abc import Iterable, Sequence
@@ -152,6 +152,10 @@ class BadStore(RunError):
 
 class StoreFull(RunError):
     code = "store-full"
+
+
+class LossNotFinite(RunError):
+    code = "loss-not-finite"
 
 
 class ForeignHooks(UserWarning):

@@ -115,7 +115,7 @@ def write_record(path: Path, value: Any) -> Path:
     arrays: Arrays = {}
     text = json.dumps(plain(value, arrays), indent=1, allow_nan=False) + "\n"
     if arrays:
-        _write_whole(tensor_file(path), save(arrays))
+        write_bytes(tensor_file(path), save(arrays))
     write_text(path, text)
     return path
 
@@ -163,10 +163,11 @@ def _kind_found(data: Any, kinds: Mapping[str, type]) -> str:
 
 def write_text(path: Path, text: str) -> None:
     """Write text whole or not at all: a sibling file is renamed over the target."""
-    _write_whole(path, text.encode("utf-8"))
+    write_bytes(path, text.encode("utf-8"))
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write bytes whole or not at all: a sibling file is renamed over the target."""
     half = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         half.write_bytes(data)

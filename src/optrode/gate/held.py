@@ -24,6 +24,8 @@ class Held:
         self._passed: dict[Schedule, int] = {}
         self._last: dict[str, float] = {}
         self._best: dict[str, float] = {}
+        self._acted: set[int] = set()
+        self._acted_before: set[int] = set()
 
     @property
     def schedules(self) -> tuple[Schedule, ...]:
@@ -43,11 +45,13 @@ class Held:
         waiting = {schedule.measure for schedule in self.schedules if schedule.measure is not None}
         if waiting and not waiting & set(measures):
             asked = f"measures {', '.join(measures)}"
-            near = [name for told in measures for name in nearest(told, [w for w in waiting if w])] or sorted(map(str, waiting))
+            words = sorted(map(str, waiting))
+            near = [name for told in measures for name in nearest(told, words)] or words
             raise BadOption(asked, "no schedule waits for any of them", nearest=near, next_step="use one name for both")
-        self._note(measures)
+        self.note(measures)
 
-    def _note(self, measures: Mapping[str, float]) -> None:
+    def note(self, measures: Mapping[str, float]) -> None:
+        """The same, where it is not known who waits for what."""
         self._last |= measures
         for schedule in self.schedules:
             name = schedule.measure
@@ -59,11 +63,19 @@ class Held:
                 self._passed[schedule] = self.step_ix
 
     def openness(self, schedule: Schedule) -> float:
-        """g of a schedule at the present step."""
+        """The openness of a schedule at the present step."""
         if schedule.measure is None:
             return schedule.openness(self.step_ix)
         passed = self._passed.get(schedule)
         return 0.0 if passed is None else schedule.openness(self.step_ix - passed)
+
+    def acted(self, ix: int) -> None:
+        """Note that the gate of that number did something."""
+        self._acted.add(ix)
+
+    def has_acted_before(self, ix: int) -> bool:
+        """Whether the gate of that number did something in an earlier part of a run that was taken up again."""
+        return ix in self._acted_before
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -74,7 +86,8 @@ class Held:
     def state(self) -> dict[str, Any]:
         """What to keep in order to go on later, as JSON data."""
         passed = [self._passed.get(schedule) for schedule in self.schedules]
-        return {"step": self.step_ix, "passed": passed, "best": dict(self._best)}
+        acted = sorted(self._acted | self._acted_before)
+        return {"step": self.step_ix, "passed": passed, "best": dict(self._best), "acted": acted}
 
     def resume(self, state: Mapping[str, Any]) -> None:
         """Go on from a state that the same gates had.
@@ -87,6 +100,7 @@ class Held:
             found = f"the state has {len(passed)}"
             raise BadOption(f"resume {len(self.schedules)} schedule(s)", found, next_step="hold the gates of the first run")
         self.step_ix, self._best = int(state["step"]), dict(state["best"])
+        self._acted_before = {int(ix) for ix in state["acted"]}
         self._passed = {s: int(at) for s, at in zip(self.schedules, passed, strict=True) if at is not None}
 
     def why_closed(self, schedule: Schedule) -> tuple[str, str]:

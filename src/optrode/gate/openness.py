@@ -72,7 +72,7 @@ class Schedule:
         return value > self.above if self.above is not None else self.below is not None and value < self.below
 
     def openness(self, step: int) -> float:
-        """g in [0, 1] at a step, counted from where the threshold was passed if there is one."""
+        """Openness in [0, 1] at a step, counted from where the threshold was passed if there is one."""
         since = step - self.start
         if since < 0 or self.until is not None and step >= self.until or since % self.every:
             return 0.0

@@ -43,7 +43,7 @@ def gates(model: Model, *held: Gate, optimizer: Optimizer | None = None) -> Iter
             found = f"it is of type {type(gate).__name__}, not a gate"
             raise BadGate(f"hold {gate!r}", found, next_step="make one, like op.zero(site)")
     keeper = Held(held)
-    placed = [_Placed(gate, site, keeper) for gate in held for site in select_sites(model, gate.site)]
+    placed = [_Placed(gate, site, keeper, ix) for ix, gate in enumerate(held) for site in select_sites(model, gate.site)]
     for one in placed:
         check_value(model, one.gate, one.site)
     around = surroundings(model, [(one.gate, one.site) for one in placed])
@@ -64,8 +64,8 @@ def gates(model: Model, *held: Gate, optimizer: Optimizer | None = None) -> Iter
 class _Placed:
     """One gate at one concrete site, with the count of passes in which it acted."""
 
-    def __init__(self, gate: Gate, site: Site, keeper: Held) -> None:
-        self.gate, self.site, self.keeper = gate, site, keeper
+    def __init__(self, gate: Gate, site: Site, keeper: Held, ix: int) -> None:
+        self.gate, self.site, self.keeper, self.ix = gate, site, keeper, ix
         self.n_seen = self.n_fired = self.n_closed = 0
 
     def see(self, h: Tensor, moment: Moment) -> Tensor | None:
@@ -73,7 +73,9 @@ class _Placed:
         self.n_seen += 1
         self.n_closed += openness == 0
         new = apply_gate(self.gate, self.site, h, moment, openness)
-        self.n_fired += new is not None
+        if new is not None:
+            self.n_fired += 1
+            self.keeper.acted(self.ix)
         return new
 
     def _sought(self) -> str:
@@ -84,7 +86,7 @@ class _Placed:
 
     def check_fired(self, n_passes: int) -> None:
         """Raise GateNotFired if the gate never acted."""
-        if self.n_fired:
+        if self.n_fired or self.keeper.has_acted_before(self.ix):
             return
         if self.n_seen and self.n_closed == self.n_seen and self.gate.when is not None:
             found, step = self.keeper.why_closed(self.gate.when)

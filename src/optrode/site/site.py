@@ -50,7 +50,7 @@ class Around:
     def __getitem__(self, name: str) -> Tensor:
         """What came by at a site that the gate reads."""
         if name not in self.seen:
-            step = "name it in the gate's `reads`; what comes later in the pass is there only in a first pass, op.first_pass()"
+            step = "name it in the gate's `reads`; what comes later is known only of a first pass, op.first_pass()"
             raise SiteUnavailable(f"{name}, read by a gate", "it has not come by in this pass", next_step=step)
         return self.seen[name]
 

@@ -139,7 +139,7 @@ def _refuse_compiled(model: Model, site: Site) -> None:
     for path in (".".join(parts[:n]) for n in range(len(parts) + 1)):
         module = model.submodule(path)
         if type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
-            step = "torch._dynamo.config.skip_nnmodule_hook_guards = False before the first pass, or leave that part uncompiled"
+            step = "set torch._dynamo.config.skip_nnmodule_hook_guards = False, or leave that part uncompiled"
             found = f"{path or 'the module'} was compiled, and compiled code would not see the hook"
             raise SiteUnavailable(f"site {site.name}", found, next_step=step)
 

@@ -1,1 +1,44 @@
-"""Training with gates held: schedules, checkpoints, measures, and what they leave behind."""
+"""Training with gates held: plans, schedules, checkpoints, measures, weight geometry.
+
+    plan = op.train.Plan("free", make, batch, loss, n_steps=1000, measures={"ind": op.train.Measure(induction)})
+    free = op.train.fit(plan, out="runs/free")
+    clamped = op.train.fit(plan.but(name="clamped", gates=(op.clamp("blocks.0.attn.pattern[head=3]", previous),)))
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from optrode.train import geometry, growth, measures
+    from optrode.train.checkpoints import along, at_step, load_run
+    from optrode.train.hold import lightning_callback, trainer_callback
+    from optrode.train.loop import Trained, fit
+    from optrode.train.plan import Measure, Plan, Stop, adam, adamw, evenly, log_spaced, sgd
+    from optrode.train.records import Kept, Series, TrainingRun
+
+_HOMES: Final = {
+    "checkpoints": ("along", "at_step", "load_run"),
+    "loop": ("Trained", "fit"),
+    "hold": ("lightning_callback", "trainer_callback"),
+    "plan": ("Measure", "Plan", "Stop", "adam", "adamw", "evenly", "log_spaced", "sgd"),
+    "records": ("Kept", "Series", "TrainingRun"),
+}
+_HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES: Final = ("geometry", "growth", "measures")
+
+__all__ = [
+    "Kept", "Measure", "Plan", "Series", "Stop", "Trained", "TrainingRun", "adam", "adamw", "along", "at_step", "evenly",
+    "fit", "geometry", "growth", "lightning_callback", "load_run", "log_spaced", "measures", "sgd", "trainer_callback",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"optrode.train.{name}")
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'optrode.train' has no attribute {name!r}")
+    return getattr(import_module(f"optrode.train.{_HOME_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -39,6 +39,11 @@ def trial_key(bench: str, trial: Trial) -> str:
     return content_hash([bench, trial.world, [_gate(gate) for gate in trial.gates]])
 
 
+def fingerprint(value: Any) -> str:
+    """Hash of anything that makes up a measurement: records, tensors, functions (see the module's text)."""
+    return content_hash(_plain(value))
+
+
 def _config(model: Model) -> Any:
     config: Any = getattr(model.module, "config", None)
     held = config.to_dict() if hasattr(config, "to_dict") else {}

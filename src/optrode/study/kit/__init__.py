@@ -1,0 +1,1 @@
+"""What several studies share: tasks, tiny models, and ways to look at them."""
