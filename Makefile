@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test slow lint docs results edges methods bench bench-edges bench-ray programs induction clean
+.PHONY: demo test slow lint docs studies results edges methods bench bench-edges bench-ray programs induction clean
 
 demo: .venv/demo.done
 	$(BIN)/optrode find --model smollm2 --task ioi --out runs/ioi
@@ -29,6 +29,11 @@ methods: .venv/dev.done
 # Edge circuits of the embedded model, about ten minutes.
 edges: .venv/dev.done
 	$(BIN)/python docs/edges.py
+
+# Every study from three random seeds, two at a time, about three quarters of an hour; then the tables. DATA=folder of optional data.
+studies: .venv/dev.done
+	$(BIN)/python scripts/measure_studies.py $(if $(DATA),--data $(DATA))
+	$(BIN)/python docs/generate.py
 
 docs: .venv/dev.done
 	$(BIN)/python docs/generate.py

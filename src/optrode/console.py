@@ -1,6 +1,6 @@
 """What the command line shows: progress bars and tables. The only module that writes to the terminal."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
     from optrode.circuit.circuit import Circuit, Proof
     from optrode.circuit.edge.records import EdgeCircuit, EdgeProof, MethodTable
+    from optrode.claims import StudyRun
     from optrode.gate.check import Check
     from optrode.model.model import Model
     from optrode.site.recording import Recording
     from optrode.store.listing import Run
+    from optrode.train.records import TrainingRun
     from optrode.trial.grid import Grid
 
 _SHOWN = 12
@@ -201,3 +203,44 @@ def print_lines(lines: Iterable[str]) -> None:
     """One line each, unwrapped."""
     for line in lines:
         out.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def training_table(runs: "Sequence[TrainingRun]", page: Path) -> None:
+    """Each run's last loss and measures, and where the page is."""
+    table = Table("run", "steps", "last loss", "measures", "seconds", title="trained")
+    for run in runs:
+        last = ", ".join(f"{name} {series.values[-1]:.3g}" for name, series in run.measures.items() if series.values)
+        loss = f"{run.loss.values[-1]:.4g}" if run.loss.values else ""
+        steps = f"{run.n_steps}, stopped early" if run.is_stopped else str(run.n_steps)
+        table.add_row(escape(run.name), steps, loss, escape(last), f"{run.provenance.time_s:.1f}")
+    out.print(table)
+    out.print(f"page: {page}", soft_wrap=True, markup=False)
+
+
+def study_list(names: "Sequence[str]", ledger: "Mapping[str, StudyRun]") -> None:
+    """Every study, and how many of its claims got which verdict."""
+    from optrode.claims import VERDICTS
+    from optrode.study.ledger import counts
+
+    table = Table("study", "paper", *VERDICTS, title="studies")
+    for name in names:
+        run = ledger.get(name)
+        cells = [str(n or "") for n in counts(run).values()] if run else ["" for _ in VERDICTS[1:]] + ["all"]
+        table.add_row(name, escape(run.paper.title) if run else "", *cells)
+    out.print(table)
+
+
+def study_table(run: "StudyRun", page: Path | None) -> None:
+    """Every claim of a study with its numbers and verdict."""
+    table = Table("", "claim", "expected", "median [range]", "control", "verdict", title=f"{run.slug}, {run.profile}")
+    for claim, finding in zip(run.claims, run.findings, strict=True):
+        value = _spread(finding.median, finding.low, finding.high)
+        control = _spread(finding.control_median, finding.control_low, finding.control_high)
+        table.add_row(claim.key, escape(claim.says), str(claim.expected), value, control, finding.verdict)
+    out.print(table)
+    if page is not None:
+        out.print(f"page: {page}", soft_wrap=True, markup=False)
+
+
+def _spread(middle: float | None, low: float | None, high: float | None) -> str:
+    return "" if middle is None or low is None or high is None else f"{middle:.3g} \\[{low:.3g}, {high:.3g}]"

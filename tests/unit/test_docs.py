@@ -16,9 +16,13 @@ def generator():
     return module
 
 
-@pytest.mark.parametrize("page", ["command-line.md", "models.md"])
+@pytest.mark.parametrize("page", ["command-line.md", "models.md", "studies.md"])
 def test_generated_pages_are_fresh(page):
     assert (ROOT / "docs" / page).read_text() == generator().PAGES[page](), "run `make docs`"
+
+
+def test_the_readmes_table_of_studies_is_that_of_the_ledger():
+    assert (ROOT / "README.md").read_text() == generator().readme(), "run `make docs`"
 
 
 def test_the_readme_shows_the_example_that_is_run():

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Final, Literal, final, get_args
+from typing import Final, Literal, cast, final, get_args
 
 from optrode.claims import Claim, Figures, Line, Map, Measured, Paper, Slides, StudyRun, find
 from optrode.errors import BadFile, BadOption, nearest
@@ -121,7 +121,7 @@ def load(slug: str) -> Study:
 
 
 def run(
-    study: Study, *, profile: Profile = "measured", random_seeds: Sequence[int] | None = None,
+    study: Study, *, profile: str = "measured", random_seeds: Sequence[int] | None = None,
     out: Path | str | None = None, data: Path | str | None = None, progress: Progress = no_progress,
 ) -> tuple[StudyRun, Figures]:  # fmt: skip
     """Measure a study's claims from several random seeds, judge them, and draw the figures.
@@ -138,7 +138,7 @@ def run(
     outcomes = []
     for done, seed in enumerate(seeds):
         progress(study.slug, done, len(seeds))
-        base = Setting(seed, profile, None if data is None else Path(data), None, progress)
+        base = Setting(seed, cast(Profile, profile), None if data is None else Path(data), None, progress)
         outcomes.append(_made_or_read(study, base, folder))
     progress(study.slug, len(seeds), len(seeds))
     return summary(study, profile, outcomes), study.figures(outcomes)
@@ -157,31 +157,27 @@ def _seeds(study: Study, profile: str, given: Sequence[int] | None) -> tuple[int
 def _made_or_read(study: Study, setting: Setting, folder: Path | None) -> Outcome:
     file = None if folder is None else folder / f"{setting.profile}-seed-{setting.random_seed}.json"
     if file is not None and file.exists():
-        return _read(file)
+        kept: Outcome = read_named(file, {"Outcome": Outcome})
+        return kept
     start = time.perf_counter()
     runs = None if folder is None else folder / f"{setting.profile}-seed-{setting.random_seed}"
     found = study.run(replace(setting, out=runs))
     _check_keys(study, found)
-    whole = replace(found, random_seed=setting.random_seed, time_s=round(time.perf_counter() - start, 1))
+    time_s = round(time.perf_counter() - start, 1)
+    whole = _finite(replace(found, random_seed=setting.random_seed, time_s=time_s))
     if file is not None:
-        write_named(file, _finite(whole))
+        write_named(file, whole)
     return whole
-
-
-def _read(file: Path) -> Outcome:
-    outcome: Outcome = read_named(file, {"Outcome": Outcome})
-    nan = {key: Measured(*(math.nan if v is None else v for v in (one.value, one.control)))
-           for key, one in outcome.measured.items()}  # fmt: skip
-    return replace(outcome, measured=nan)
 
 
 def _finite(outcome: Outcome) -> Outcome:
     """JSON has no NaN: what could not be measured is kept as null."""
-    kept = {
-        key: Measured(*(v if math.isfinite(v) else None for v in (one.value, one.control)))  # type: ignore[arg-type]
-        for key, one in outcome.measured.items()
-    }
+    kept = {key: Measured(_or_none(one.value), _or_none(one.control)) for key, one in outcome.measured.items()}
     return replace(outcome, measured=kept)
+
+
+def _or_none(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _check_keys(study: Study, outcome: Outcome) -> None:
@@ -207,14 +203,17 @@ def summary(study: Study, profile: str, outcomes: Sequence[Outcome]) -> StudyRun
 
 
 def _commit() -> str:
-    """Of the checkout that this module is in; "unknown" where it is none, and marked where files were changed."""
-    here = Path(__file__).parent
+    """Of the checkout that this module is in; "unknown" where it is none, and marked where code was changed since."""
     try:
-        words = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-        found = subprocess.run(words, cwd=here, capture_output=True, text=True, timeout=10, check=True)
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", "..", ":(exclude)results")
+        return _git("rev-parse", "--short", "HEAD") + ("-changed" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return found.stdout.strip()
+
+
+def _git(*words: str) -> str:
+    here = Path(__file__).parent
+    return subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
 
 
 def read_summary(file: Path) -> StudyRun:
