@@ -16,7 +16,7 @@ Points = Float[np.ndarray, " point"]
 Numbers = Sequence[int | float] | Real[np.ndarray, " point"]
 Curve = Callable[..., Points]
 """(steps [point], *parameters) -> values [point], or, of a Jacobian, [point, parameter]."""
-N_TRIES: Final = 2000
+N_TRIES: Final = 500
 """Evaluations of a curve from one start."""
 
 

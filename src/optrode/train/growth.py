@@ -181,9 +181,9 @@ def step_response(steps: Points, rate: float, damping: float | None = None) -> P
 def fit_massive(steps: Numbers, ratios: Numbers) -> Fit:
     """The law fitted to one layer's massive ratios by least squares.
 
-    Trust-region reflective, with the analytic Jacobian, from five starts: the paper's (A = range, K = min + A/2, lambda and
-    gamma 1 over standard deviation and range of the steps, t0 = 1, all scaled), which alone often ends in a worse minimum, and the
-    best four points of a grid of b and tau. gamma, t0 > 0 and lambda >= 0.
+    Trust-region reflective, with the analytic Jacobian, from five starts: the paper's (on scaled steps and values: A =
+    range, K = min + A/2, lambda = 1 / standard deviation of the steps, gamma = 1 / their range, t0 = 1), which alone
+    often ends in a worse minimum, and the best four points of a grid of b and tau. gamma, t0 > 0 and lambda >= 0.
 
     Args:
         steps: training steps, from 0, in any order.
