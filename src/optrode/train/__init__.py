@@ -11,24 +11,29 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from optrode.train import geometry, growth, measures
     from optrode.train.checkpoints import along, at_step, load_run
+    from optrode.train.emergence import Prompt, watch
     from optrode.train.hold import lightning_callback, trainer_callback
     from optrode.train.loop import Trained, fit
+    from optrode.train.phases import PhaseChange, phase_changes
     from optrode.train.plan import Measure, Plan, Stop, adam, adamw, evenly, log_spaced, sgd
-    from optrode.train.records import Kept, Series, TrainingRun
+    from optrode.train.records import Emergence, Kept, Series, TrainingRun
 
 _HOMES: Final = {
     "checkpoints": ("along", "at_step", "load_run"),
+    "emergence": ("Prompt", "watch"),
     "loop": ("Trained", "fit"),
     "hold": ("lightning_callback", "trainer_callback"),
+    "phases": ("PhaseChange", "phase_changes"),
     "plan": ("Measure", "Plan", "Stop", "adam", "adamw", "evenly", "log_spaced", "sgd"),
-    "records": ("Kept", "Series", "TrainingRun"),
+    "records": ("Emergence", "Kept", "Series", "TrainingRun"),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 _MODULES: Final = ("geometry", "growth", "measures")
 
 __all__ = [
-    "Kept", "Measure", "Plan", "Series", "Stop", "Trained", "TrainingRun", "adam", "adamw", "along", "at_step", "evenly",
-    "fit", "geometry", "growth", "lightning_callback", "load_run", "log_spaced", "measures", "sgd", "trainer_callback",
+    "Emergence", "Kept", "Measure", "PhaseChange", "Plan", "Prompt", "Series", "Stop", "Trained", "TrainingRun", "adam",
+    "adamw", "along", "at_step", "evenly", "fit", "geometry", "growth", "lightning_callback", "load_run", "log_spaced",
+    "measures", "phase_changes", "sgd", "trainer_callback", "watch",
 ]  # fmt: skip
 
 

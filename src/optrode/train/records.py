@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
+from jaxtyping import Float
+
 from optrode.provenance import Provenance
 
 
@@ -68,4 +71,42 @@ class TrainingRun:
     loss: Series
     measures: Mapping[str, Series]
     checkpoints: tuple[Kept, ...]
+    provenance: Provenance
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Watched:
+    """Where the heads look on one prompt, at each checkpoint.
+
+    Attributes:
+        tokens: of the prompt, as they are shown.
+        patterns: attention probabilities; layers are those of the `Emergence`.
+    """
+
+    tokens: tuple[str, ...]
+    patterns: Float[np.ndarray, "checkpoint layer head pos src"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Emergence:
+    """What formed in a training run, looked at from its checkpoints.
+
+    Attributes:
+        run: name of the run.
+        gates: held while looking, as they print.
+        steps: of the checkpoints, ascending.
+        layers: whose attention was read.
+        prompts: attention on each; empty where none was read.
+        circuits: what was measured of the circuit at each checkpoint, by name: its size, its faithfulness, a head's score.
+        provenance: of the looking.
+    """
+
+    run: str
+    gates: tuple[str, ...]
+    steps: tuple[int, ...]
+    layers: tuple[int, ...]
+    prompts: tuple[Watched, ...]
+    circuits: Mapping[str, Series]
     provenance: Provenance
