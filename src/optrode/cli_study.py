@@ -19,13 +19,13 @@ def train(spec: Path, *, out: Out = None, steps: int | None = None, as_json: AsJ
     from optrode.console import showing, training_table
     from optrode.reports.page import report as make_report
     from optrode.train.loop import fit
-    from optrode.train.spec import read_plans
+    from optrode.train.spec import folder_name, read_plans
 
     plans = read_plans(spec)
     folder = out or Path("runs") / spec.stem
     with showing(quiet=as_json) as progress:
         runs = [
-            fit(plan if steps is None else plan.but(n_steps=steps), out=folder / plan.name, progress=progress).run
+            fit(plan if steps is None else plan.but(n_steps=steps), out=folder / folder_name(plan), progress=progress).run
             for plan in plans
         ]
     page = make_report(*runs).save(folder / "report.html")

@@ -1,5 +1,6 @@
 """Plans from a Python file of the user's: `optrode train FILE`."""
 
+import re
 import runpy
 import traceback
 from pathlib import Path
@@ -33,8 +34,13 @@ def read_plans(path: Path) -> tuple[Plan, ...]:
 def _checked(path: Path, plans: object) -> tuple[Plan, ...]:
     if not isinstance(plans, (list, tuple)) or not plans or not all(isinstance(plan, Plan) for plan in plans):
         raise BadFile(f"training spec {path}", "it defines no plan", next_step=_STEP)
-    names = [plan.name for plan in plans]
+    names = [folder_name(plan) for plan in plans]
     if len(set(names)) < len(names):
         found = f"two of its plans are called {max(names, key=names.count)!r}"
         raise BadFile(f"training spec {path}", found, next_step="give each a name: plan.but(name=...)")
     return tuple(plans)
+
+
+def folder_name(plan: Plan) -> str:
+    """A plan's name as that of a folder: words joined by hyphens."""
+    return re.sub(r"[^\w.]+", "-", plan.name).strip("-.") or "run"
