@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from optrode.train.checkpoints import along, at_step, load_run
     from optrode.train.emergence import Prompt, watch
     from optrode.train.hold import lightning_callback, trainer_callback
+    from optrode.train.keeping import keep
     from optrode.train.loop import Trained, fit
     from optrode.train.phases import PhaseChange, phase_changes
     from optrode.train.plan import Measure, Plan, Stop, adam, adamw, evenly, log_spaced, sgd
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 _HOMES: Final = {
     "checkpoints": ("along", "at_step", "load_run"),
     "emergence": ("Prompt", "watch"),
-    "loop": ("Trained", "fit"),
     "hold": ("lightning_callback", "trainer_callback"),
+    "keeping": ("keep",),
+    "loop": ("Trained", "fit"),
     "phases": ("PhaseChange", "phase_changes"),
     "plan": ("Measure", "Plan", "Stop", "adam", "adamw", "evenly", "log_spaced", "sgd"),
     "records": ("Emergence", "Kept", "Series", "TrainingRun"),
@@ -32,7 +34,7 @@ _MODULES: Final = ("geometry", "growth", "measures")
 
 __all__ = [
     "Emergence", "Kept", "Measure", "PhaseChange", "Plan", "Prompt", "Series", "Stop", "Trained", "TrainingRun", "adam",
-    "adamw", "along", "at_step", "evenly", "fit", "geometry", "growth", "lightning_callback", "load_run", "log_spaced",
+    "adamw", "along", "at_step", "evenly", "fit", "geometry", "growth", "keep", "lightning_callback", "load_run", "log_spaced",
     "measures", "phase_changes", "sgd", "trainer_callback", "watch",
 ]  # fmt: skip
 
