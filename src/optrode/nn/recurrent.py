@@ -2,8 +2,8 @@
 
 A layer's cell is called once per time step, and each gate, the cell state and the hidden state pass through a module of
 their own. They are reached by module path, `module:cells.0.forget.out`, and so come by once per step: a recording of one is
-[batch, step, feature], and `[pos=3]` selects step 3. A gate held there acts on what the network computes from then on. Steps
-are counted from the first: which is the last is not known while the network runs.
+[batch, step, feature], and `[pos=3]` selects step 3, `[pos=-1]` the last step of the inputs. A gate held there acts on what
+the network computes from then on.
 
 Sites of layer l, before them `module:cells.l.`, after them `.out`; each is [batch, d_hidden] at every step:
     rnn, relu   pre, hidden

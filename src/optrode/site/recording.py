@@ -212,14 +212,10 @@ class _Reel:
         return torch.cat(_padded(self.site, rows)) if len(rows) > 1 else rows[0]
 
     def _join(self, pieces: list[Tensor]) -> Tensor:
-        if len(pieces) == 1:
-            return pieces[0]
         axes = self.site.axes(pieces[0].dim())
-        if POS not in axes:
-            return torch.stack(pieces, dim=1)
-        return torch.cat(_grown(pieces, axes), dim=axes.index(POS))
-
-
+        if POS not in axes and (len(pieces) > 1 or self.site.name.index(POS) is not None):
+            return torch.stack(pieces, dim=1)  # a selected axis keeps its place, one step of it too
+        return pieces[0] if len(pieces) == 1 else torch.cat(_grown(pieces, axes), dim=axes.index(POS))
 
 
 def _grown(pieces: list[Tensor], axes: tuple[str, ...]) -> list[Tensor]:
@@ -261,8 +257,14 @@ def _narrow_pos(site: Site, axes: tuple[str, ...], tensor: Tensor, moment: Momen
         return tensor
     only_pos = Site(SiteName(site.name.kind, None, ((POS, index),)), site.place)
     hit = selection(only_pos, tensor, moment)
-    if hit is None or POS not in axes:
-        return tensor if hit is None or bool(hit.any()) else tensor[..., :0]
+    if hit is None or POS not in axes and bool(hit.all()):
+        return tensor
+    if POS not in axes and not bool(hit.any()):
+        return tensor[..., :0]
+    if POS not in axes:
+        step = "count steps from the first, or record rows of one length"
+        found = "rows end at different steps"
+        raise NotRecorded(f"recording of {site.name}", found, next_step=step)
     at = axes.index(POS)
     columns = hit.reshape(hit.shape[0], -1)
     counts = columns.sum(1)

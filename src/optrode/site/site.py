@@ -11,7 +11,7 @@ from torch import Tensor
 from optrode.axes import GENERIC_AXES, POS, SRC
 from optrode.errors import SiteUnavailable, UnknownSite
 from optrode.model.adapter import Place, View
-from optrode.model.names import Index, SiteName
+from optrode.model.names import Index, SiteName, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,9 @@ class Around:
     asides: dict[tuple[int, str], Tensor] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Tensor:
-        """What came by at a site that the gate reads."""
+        """What came by at a site that the gate reads; its name in any spelling."""
+        if name not in self.seen:
+            name = str(parse(name))
         if name not in self.seen:
             step = "name it in the gate's `reads`; what comes later is known only of a first pass, op.first_pass()"
             raise SiteUnavailable(f"{name}, read by a gate", "it has not come by in this pass", next_step=step)
@@ -163,7 +165,7 @@ def _axis_mask(
     site: Site, axes: tuple[str, ...], axis: str, index: Index, tensor: Tensor, moment: Moment
 ) -> Bool[Tensor, "..."]:
     if axis == POS:
-        return _pos_mask(axes, index, tensor, moment)
+        return _pos_mask(site, axes, index, tensor, moment)
     if axis not in axes:
         raise SiteUnavailable(
             f"selector {axis}={index} at {site.name}",
@@ -176,13 +178,20 @@ def _axis_mask(
     return mask.reshape([-1 if d == at else 1 for d in range(tensor.dim())])
 
 
-def _pos_mask(axes: tuple[str, ...], index: Index, tensor: Tensor, moment: Moment) -> Bool[Tensor, "..."]:
+def _pos_mask(
+    site: Site, axes: tuple[str, ...], index: Index, tensor: Tensor, moment: Moment
+) -> Bool[Tensor, "..."]:
     if POS not in axes:  # a recurrent cell: the call number is the position
-        hit = moment.call_ix in index.resolve(moment.call_ix + 1)
-        return torch.full((1,) * tensor.dim(), hit, device=tensor.device)
+        hit = _chosen(index, *_steps(site, index, tensor, moment))
+        return hit.reshape(-1, *(1,) * (tensor.dim() - 1))
     n_rows, n_pos = tensor.shape[0], tensor.shape[axes.index(POS)]
     positions = moment.positions(n_rows, n_pos, tensor.device)
     lengths = moment.lengths(n_rows, n_pos, tensor.device)[:, None]
+    return _along_pos(axes, _chosen(index, positions, lengths) & (positions >= 0), tensor.dim())
+
+
+def _chosen(index: Index, positions: Int[Tensor, "rows pos"], lengths: Int[Tensor, "rows 1"]) -> Bool[Tensor, "rows pos"]:
+    """Which positions an index stands for, in rows of these lengths."""
     chosen: Tensor = torch.zeros_like(positions, dtype=torch.bool)
     for part in index.parts:
         if isinstance(part, int):
@@ -192,7 +201,26 @@ def _pos_mask(axes: tuple[str, ...], index: Index, tensor: Tensor, moment: Momen
             low = lengths * 0 + (start or 0) if (start or 0) >= 0 else lengths + (start or 0)
             above = positions >= low
             chosen = chosen | (above if stop is None else above & (positions < (stop if stop >= 0 else lengths + stop)))
-    return _along_pos(axes, chosen & (positions >= 0), tensor.dim())
+    return chosen
+
+
+def _steps(
+    site: Site, index: Index, tensor: Tensor, moment: Moment
+) -> tuple[Int[Tensor, "rows 1"], Int[Tensor, "rows 1"]]:
+    """The step that a site without positions is at, and how many there are: each row's number of positions in the inputs.
+
+    Raises:
+        SiteUnavailable: the index counts from the end, and the inputs did not say where that is.
+    """
+    at = torch.full((1, 1), moment.call_ix, device=tensor.device)
+    if moment.prompt_len is not None and len(moment.prompt_len) == tensor.shape[0]:
+        lengths = moment.prompt_len.to(tensor.device)[:, None]
+        return at.expand_as(lengths), lengths
+    ends = [end for part in index.parts for end in (part if isinstance(part, tuple) else (part,))]
+    if any(end is not None and end < 0 for end in ends):
+        found = "the site comes by once per step, and the inputs do not say how many steps there are"
+        raise SiteUnavailable(f"pos={index} at {site.name.path}", found, next_step="count steps from the first, like pos=3")
+    return at, torch.zeros_like(at)
 
 
 def _scope_mask(axes: tuple[str, ...], tensor: Tensor, moment: Moment, scope: str) -> Bool[Tensor, "..."]:

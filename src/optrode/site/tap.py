@@ -206,7 +206,8 @@ def _tap_result(model: Model, site: Site, tap: _Tap, stack: ExitStack) -> None:
         if new is None:
             return None
         change = torch.where(new == result, torch.zeros_like(new), new - result).sum(2)
-        return _with_path(output + change, new.sum(2))
+        bias = getattr(called, "bias", None)
+        return _with_path(output + change, new.sum(2) if bias is None else new.sum(2) + bias)
 
     stack.callback(module.register_forward_hook(hook).remove)
 
