@@ -11,6 +11,7 @@ from torch import Tensor
 
 from optrode.errors import BadGate
 from optrode.gate.gate import Aside, Gate
+from optrode.gate.held import Held
 from optrode.model.model import Model
 from optrode.site.select import one_site, select_sites
 from optrode.site.site import Around, Moment, Site
@@ -25,11 +26,13 @@ class _Wanted:
     """A pass aside, with the sites to take from it.
 
     Attributes:
+        takers: gates that take from it; while their schedules keep all of them closed, it is not made.
         has_grad: whether gradients are to flow through it.
     """
 
     source: Aside
     sites: tuple[Site, ...]
+    takers: tuple[Gate, ...]
     has_grad: bool
 
 
@@ -39,11 +42,13 @@ class Surroundings:
     """What all gates that are held need together.
 
     Attributes:
+        keeper: knows the step that schedules are at.
         taps: that note what comes by at sites which gates read.
         wanted: passes aside.
         is_needed: whether any gate needs to know the pass.
     """
 
+    keeper: Held
     model: Model
     seen: dict[str, Tensor]
     taps: tuple[tuple[Site, Function], ...]
@@ -69,13 +74,18 @@ class Surroundings:
             raise BadGate(f"gate from {self.wanted[0].source}", found, next_step="generate with use_cache=False")
         held: dict[tuple[int, str], Tensor] = {}
         for one in self.wanted:
+            if not any(self.keeper.is_open(gate) for gate in one.takers):
+                continue
             values = _run(one, self.model, args, kwargs)
             held |= {(id(one.source), name): value for name, value in values.items()}
         return held
 
 
-def surroundings(model: Model, placed: Sequence[tuple[Gate, Site]]) -> Surroundings:
+def surroundings(model: Model, placed: Sequence[tuple[Gate, Site]], keeper: Held) -> Surroundings:
     """What gates at sites need of a pass.
+
+    Args:
+        keeper: knows the step that their schedules are at.
 
     Raises:
         BadName, UnknownSite, SiteUnavailable: a site to read, or one of another model, does not exist.
@@ -85,14 +95,15 @@ def surroundings(model: Model, placed: Sequence[tuple[Gate, Site]]) -> Surroundi
     taps = tuple((site, _noting(seen, name)) for name, site in names.items())
     sources = {id(gate.actuator.aside): gate.actuator.aside for gate, _ in placed if gate.actuator.aside is not None}
     wanted = tuple(_want(model, source, placed) for source in sources.values())
-    return Surroundings(model, seen, taps, wanted, any(gate.actuator.is_computed for gate, _ in placed))
+    return Surroundings(keeper, model, seen, taps, wanted, any(gate.actuator.is_computed for gate, _ in placed))
 
 
 def _want(model: Model, source: Aside, placed: Sequence[tuple[Gate, Site]]) -> _Wanted:
     takers = [(gate, site) for gate, site in placed if gate.actuator.aside is source]
     owner = source.model or model
     sites = {str(site.name.whole): select_sites(owner, site.name.whole)[0] for _, site in takers}
-    return _Wanted(source, tuple(sites.values()), source.model is None and not all(gate.detach for gate, _ in takers))
+    has_grad = source.model is None and not all(gate.detach for gate, _ in takers)
+    return _Wanted(source, tuple(sites.values()), tuple(gate for gate, _ in takers), has_grad)
 
 
 def _noting(seen: dict[str, Tensor], name: str) -> Function:

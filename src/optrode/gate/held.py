@@ -1,5 +1,6 @@
 """What is known of gates while they are held: the training step that their schedules are at."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, final
@@ -22,7 +23,6 @@ class Held:
     def __init__(self, gates: tuple[Gate, ...]) -> None:
         self.gates, self.step_ix = gates, 0
         self._passed: dict[Schedule, int] = {}
-        self._last: dict[str, float] = {}
         self._best: dict[str, float] = {}
         self._acted: set[int] = set()
         self._acted_before: set[int] = set()
@@ -52,11 +52,10 @@ class Held:
 
     def note(self, measures: Mapping[str, float]) -> None:
         """The same, where it is not known who waits for what."""
-        self._last |= measures
         for schedule in self.schedules:
             name = schedule.measure
-            if name is None or name not in measures:
-                continue
+            if name is None or not math.isfinite(measures.get(name, math.nan)):
+                continue  # what is not a number passes no threshold, and is no best value either
             better = min if schedule.below is not None else max
             self._best[name] = better(self._best.get(name, measures[name]), measures[name])
             if schedule not in self._passed and schedule.is_passed(measures):
@@ -68,6 +67,10 @@ class Held:
             return schedule.openness(self.step_ix)
         passed = self._passed.get(schedule)
         return 0.0 if passed is None else schedule.openness(self.step_ix - passed)
+
+    def is_open(self, gate: Gate) -> bool:
+        """Whether a gate does anything at the present step."""
+        return gate.when is None or self.openness(gate.when) > 0
 
     def acted(self, ix: int) -> None:
         """Note that the gate of that number did something."""

@@ -46,7 +46,7 @@ def gates(model: Model, *held: Gate, optimizer: Optimizer | None = None) -> Iter
     placed = [_Placed(gate, site, keeper, ix) for ix, gate in enumerate(held) for site in select_sites(model, gate.site)]
     for one in placed:
         check_value(model, one.gate, one.site)
-    around = surroundings(model, [(one.gate, one.site) for one in placed])
+    around = surroundings(model, [(one.gate, one.site) for one in placed], keeper)
     handle = optimizer.register_step_post_hook(lambda *_: keeper.step()) if optimizer is not None else None
     try:
         with tapped(model, [*((one.site, one.see) for one in placed), *around.taps]) as clock:
