@@ -33,9 +33,9 @@ _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in name
 _MODULES: Final = ("geometry", "growth", "measures")
 
 __all__ = [
-    "Emergence", "Kept", "Measure", "PhaseChange", "Plan", "Prompt", "Series", "Stop", "Trained", "TrainingRun", "adam",
-    "adamw", "along", "at_step", "evenly", "fit", "geometry", "growth", "keep", "lightning_callback", "load_run", "log_spaced",
-    "measures", "phase_changes", "sgd", "trainer_callback", "watch",
+    "Emergence", "Kept", "Measure", "PhaseChange", "Plan", "Prompt", "Series", "Stop", "Trained", "TrainingRun",
+    "adam", "adamw", "along", "at_step", "evenly", "fit", "geometry", "growth", "keep", "lightning_callback",
+    "load_run", "log_spaced", "measures", "phase_changes", "sgd", "trainer_callback", "watch",
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ def train(model, folder, steps):
     held = []
     for step in steps:
         loss = model.module(torch.tensor([[1, 2, 3]])).logits.square().mean()
-        op.train.keep(model, folder, step, loss=float(loss), size=float(step))
+        op.train.keep(model, folder, step, loss=float(loss.detach()), size=float(step))
         held.append({name: tensor.clone() for name, tensor in model.module.state_dict().items()})
         optimizer.zero_grad()
         loss.backward()
@@ -27,7 +27,7 @@ def test_a_loop_of_ones_own_is_kept_as_fit_keeps_it(tmp_path):
     trained = op.train.load_run(tmp_path / "own", model)
     assert trained.run.name == "own" and [one.step for one in trained.run.checkpoints] == [0, 1, 2, 3]
     assert trained.run.measures["size"].values == (0.0, 1.0, 2.0, 3.0) and len(trained.run.loss.values) == 4
-    first = op.train.along(trained, lambda model: float(model.module.unembed.weight.sum()))
+    first = op.train.along(trained, lambda model: float(model.module.unembed.weight.detach().sum()))
     assert first == {step: pytest.approx(float(weights["unembed.weight"].sum())) for step, weights in enumerate(held)}
     assert len({one.weights_hash for one in trained.run.checkpoints}) == 4
 
