@@ -8,7 +8,10 @@ import pytest
 
 import optrode as op
 
-CALLS = [name for name in op.__all__ if name[0].islower() and name not in ("tasks", "truth")]
+PACKAGES = ("study", "tasks", "train", "truth")
+MODULES = ("geometry", "growth", "masks", "measures", "streams")  # of op.train
+CALLS = [name for name in op.__all__ if name[0].islower() and name not in PACKAGES]
+TRAINING = [name for name in op.train.__all__ if name not in MODULES]
 
 
 def test_names_are_listed_once_and_in_order():
@@ -24,14 +27,14 @@ def test_every_name_is_there_and_explained(name):
 @pytest.mark.parametrize("name", op.__all__)
 def test_every_class_and_function_is_of_the_package(name):
     found = getattr(op, name)
-    assert (found.__name__ if name in ("tasks", "truth") else found.__module__).startswith("optrode.")
+    assert (found.__name__ if name in PACKAGES else found.__module__).startswith("optrode.")
 
 
 def test_lists_for_programs_and_for_people_agree():
     source = inspect.getsource(op)
     for name in op.__all__:
         assert source.count(f'"{name}"') >= 1, name
-    assert set(op._HOME_OF) | {"tasks", "truth"} == set(op.__all__)
+    assert set(op._HOME_OF) | set(PACKAGES) == set(op.__all__)
 
 
 def test_names_that_are_not_there():
@@ -49,6 +52,7 @@ def test_no_function_is_hidden_by_a_module_once_everything_is_imported():
         "    importlib.import_module(found.name)\n"
         f"hidden = [name for name in {CALLS!r} if not callable(getattr(op, name))]\n"
         "hidden += [name for name in (*op.tasks.NAMES, 'read_pairs') if not callable(getattr(op.tasks, name))]\n"
+        f"hidden += [name for name in {TRAINING!r} if not callable(getattr(op.train, name))]\n"
         "print(hidden)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
@@ -58,3 +62,11 @@ def test_no_function_is_hidden_by_a_module_once_everything_is_imported():
 def test_tasks_are_listed():
     assert op.tasks.__all__ == sorted(op.tasks.__all__, key=lambda name: (name != "NAMES", name))
     assert all(inspect.getdoc(getattr(op.tasks, name)) for name in op.tasks.__all__ if name != "NAMES")
+
+
+def test_names_of_training_and_studies_are_listed_and_explained():
+    for package in (op.train, op.study):
+        assert package.__all__ == sorted(package.__all__) == dir(package)
+        assert all(inspect.getdoc(getattr(package, name)) for name in package.__all__ if name != "NAMES")
+        with pytest.raises(AttributeError, match="has no attribute 'fitt'"):
+            package.fitt  # noqa: B018
