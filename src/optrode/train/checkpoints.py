@@ -6,6 +6,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from optrode.arrays import read_arrays
 from optrode.errors import BadFile, BadOption
 from optrode.model.model import Model
@@ -79,18 +82,26 @@ def _made_or_read(trained: Trained, look: Callable[[Model], Any], kind: Any, ste
     path = trained.folder / ALONG / f"{step:08d}-{key[:16]}.json"
     if path.exists():
         return _read(path, kind)
-    value = look(at_step(trained, step))
-    write_record(path, {"value": _plain(value), "step": step})
+    value = _plain(look(at_step(trained, step)))
+    try:
+        write_record(path, {"value": value, "step": step})
+    except ValueError:  # JSON has no NaN: what is not a number is given back, and made again next time
+        return value
+    except TypeError as error:
+        found = f"a {type(value).__name__} cannot be kept ({error})"
+        hint = "return what `along` takes, or leave out `kind`"
+        raise BadOption(f"along with kind={kind}", found, next_step=hint) from None
     return value
 
 
 def _plain(value: Any) -> Any:
-    """As `write_record` takes it: tensors become arrays."""
+    """As `write_record` takes it and `_read` gives it back: tensors become arrays."""
     return value.detach().cpu().numpy() if hasattr(value, "detach") else value
 
 
 def _read(path: Path, kind: Any) -> Any:
     data = read_json(path)
+    kind = NDArray[Any] if kind is np.ndarray else kind
     try:
         return restore(kind, data["value"], read_arrays(path, data))
     except (ValueError, TypeError, LookupError, AttributeError, StopIteration) as error:

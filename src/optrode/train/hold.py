@@ -30,6 +30,9 @@ def trainer_callback(held: Held) -> Any:
     class GateSteps(TrainerCallback):  # type: ignore[misc]
         """Counts optimiser steps for gates that are held."""
 
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            held.step(int(state.global_step) - held.step_ix)  # a training taken up from a checkpoint begins later
+
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             held.step(int(state.global_step) - held.step_ix)
 
@@ -49,6 +52,9 @@ def lightning_callback(held: Held) -> Any:
 
     class GateSteps(callback):  # type: ignore[misc,valid-type]
         """Counts optimiser steps for gates that are held."""
+
+        def on_train_start(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
+            held.step(int(trainer.global_step) - held.step_ix)  # a training taken up from a checkpoint begins later
 
         def on_train_batch_end(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
             held.step(int(trainer.global_step) - held.step_ix)

@@ -25,7 +25,7 @@ class Log:
         kept: checkpoints.
         weights: step -> weights, where the run has no folder.
         time_s: seconds of earlier parts of a run that was taken up again.
-        looked_at: last step at which measures and checkpoints were seen to.
+        reached: thresholds of the plan's `keep_when` that were passed, as they print.
     """
 
     loss: list[float] = field(default_factory=list)
@@ -34,7 +34,7 @@ class Log:
     weights: dict[int, dict[str, Tensor]] = field(default_factory=dict)
     time_s: float = 0.0
     is_stopped: bool = False
-    looked_at: int = -1
+    reached: list[str] = field(default_factory=list)
 
     def add(self, step: int, found: Mapping[str, float]) -> None:
         """Note measures of a step."""
@@ -43,11 +43,16 @@ class Log:
             steps.append(step)
             values.append(value)
 
+    def at(self, step: int) -> dict[str, float]:
+        """What is known of the model before the update of that number: its measures, and the loss of the update before."""
+        found = {name: values[-1] for name, (steps, values) in self.values.items() if steps[-1] == step}
+        return found | ({"loss": self.loss[-1]} if self.loss else {})
+
     def notes(self) -> dict[str, Any]:
         """The history as JSON data; a measure that is not finite becomes null."""
         finite = {n: (s, [v if math.isfinite(v) else None for v in values]) for n, (s, values) in self.values.items()}
         kept = [[one.step, one.file, one.weights_hash] for one in self.kept]
-        rest = {"time_s": self.time_s, "is_stopped": self.is_stopped, "looked_at": self.looked_at}
+        rest = {"time_s": self.time_s, "is_stopped": self.is_stopped, "reached": self.reached}
         return {"loss": self.loss, "values": finite, "kept": kept, **rest}
 
     @staticmethod
@@ -55,7 +60,8 @@ class Log:
         """The inverse of `notes`."""
         values = {n: (list(s), [math.nan if v is None else v for v in vs]) for n, (s, vs) in notes["values"].items()}
         kept = [Kept(*one) for one in notes["kept"]]
-        return Log(list(notes["loss"]), values, kept, {}, notes["time_s"], notes["is_stopped"], notes["looked_at"])
+        reached = list(notes.get("reached", ()))
+        return Log(list(notes["loss"]), values, kept, {}, notes["time_s"], notes["is_stopped"], reached)
 
     def series(self) -> dict[str, Series]:
         """All measures; where one is not finite, that measurement is left out."""

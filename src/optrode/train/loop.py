@@ -4,10 +4,11 @@ It computes nothing that the same lines in a loop of the user's own would not: f
 was killed and taken up again ends with the same bits as one that was not.
 """
 
+import copy
 import math
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -15,17 +16,31 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from optrode.errors import BadOption, LossNotFinite
+from optrode.errors import BadFile, BadOption, LossNotFinite
+from optrode.gate.gate import Gate
 from optrode.gate.held import Held
 from optrode.gate.place import gates
 from optrode.model.model import Model
 from optrode.provenance import provenance
-from optrode.records import write_named
+from optrode.records import read_named, write_named
+from optrode.site.recording import Recording
 from optrode.store.lock import WriterLock
 from optrode.train.log import Log, measure
 from optrode.train.plan import Plan
 from optrode.train.records import Kept, TrainingRun
-from optrode.train.state import capture, check_same, load_state, read_tensors, restore_into, save_state, write_tensors
+from optrode.train.state import (
+    State,
+    capture,
+    check_same,
+    clear_halves,
+    load_state,
+    options_of,
+    read_tensors,
+    restore_into,
+    save_state,
+    write_tensors,
+)
+from optrode.trial.key import fingerprint
 from optrode.trial.run import Progress, no_progress
 
 RUN: Final = "training.json"
@@ -87,6 +102,8 @@ def fit(
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             stack.callback(WriterLock(folder).release)
+            for place in (folder, folder / CHECKPOINTS):
+                clear_halves(place)
         torch.manual_seed(plan.random_seed)
         model = plan.make(plan.random_seed)
         loop = _Loop(plan, model, folder, save_every or max(1, plan.n_steps // 20), progress)
@@ -109,9 +126,13 @@ class _Loop:
             found = "all parameters of the model are frozen"
             raise BadOption(f"training {plan.name!r}", found, next_step="set requires_grad on those that are to learn")
         self.optimizer: Optimizer = plan.optimizer(self.parameters)
-        self.log, self.step, self.saved_at = Log(), 0, 0
+        self.made = options_of(self.optimizer)
+        self.sameness = _sameness(plan, self.optimizer)
+        self.log, self.step = Log(), 0
+        self.saved_at: int | None = None
+        self.pending: State | None = None
         self.held_state: dict[str, Any] | None = None
-        self.generator = torch.Generator()
+        self.generator, self.n_made = torch.Generator(), 0
         self.started = time.perf_counter()
 
     @property
@@ -123,10 +144,15 @@ class _Loop:
         state = load_state(self.folder) if self.folder is not None else None
         if state is None:
             return
-        check_same(f"training {self.plan.name!r} in {self.folder}", state.notes["plan"], self._sameness())
+        asked = f"training {self.plan.name!r} in {self.folder}"
+        check_same(asked, state.notes["plan"], self.sameness)
+        if state.step > self.plan.n_steps:
+            found = f"the folder holds a run of {state.step} steps, and the plan has n_steps={self.plan.n_steps}"
+            raise BadOption(asked, found, next_step=f"give another folder, or n_steps={state.step} or more")
         restore_into(state, self.model.module, self.optimizer)
         self.step = self.saved_at = state.step
         self.log, self.held_state = Log.of_notes(state.notes["log"]), state.notes["held"]
+        self.log.is_stopped = self._is_stopped()  # by the plan of now: its `stop` may be another one
 
     def run(self, held: Held) -> None:
         """Train to the end, or until the plan's `stop`."""
@@ -140,12 +166,11 @@ class _Loop:
             loss = self._update()
             self.log.loss.append(loss)
             held.note({"loss": loss})
-            self.step += 1
-            self.log.is_stopped = self.plan.stop is not None and self.plan.stop.is_reached({"loss": loss})
+            self.step, self.n_made = self.step + 1, self.n_made + 1
+            self.log.is_stopped = self._is_stopped()
             self._save(held)
             self.progress(self.plan.name, self.step, self.plan.n_steps)
-        if self.step == self.plan.n_steps:
-            self._look(held)
+        self._look(held)
         self._save(held, is_last=True)
 
     def _update(self) -> float:
@@ -158,11 +183,13 @@ class _Loop:
             loss = plan.loss(self.model, batch) / plan.n_parts
             total += self._checked(loss)
             loss.backward()
+        self._write_pending()
         if self.step == 0 and all(p.grad is None for p in self.parameters):
             raise self._nothing_learns("no trainable parameter gets a gradient")
         if plan.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.parameters, plan.clip_norm)
         self.optimizer.step()
+        torch.autograd.graph.increment_version(self.parameters)  # fused optimisers write unnoticed: see Model.weights_hash
         return total
 
     def _checked(self, loss: Tensor) -> float:
@@ -170,9 +197,11 @@ class _Loop:
             raise self._nothing_learns("the loss does not depend on any trainable parameter")
         value = float(loss.detach())
         if not math.isfinite(value):
-            at = f"; {self.folder} holds the state of step {self.saved_at}" if self.folder is not None else ""
-            step = "give the same folder and a lower learning rate or a clip_norm, and the run goes on from there"
-            found = f"the loss is {value} at step {self.step}{at}"
+            found = f"the loss is {value} at step {self.step}"
+            step = "lower the learning rate, or give a clip_norm"
+            if self.saved_at is not None:
+                found += f"; {self.folder} holds the state of step {self.saved_at}"
+                step += ": with the same folder the run goes on from there"
             raise LossNotFinite(f"training {self.plan.name!r}", found, next_step=step)
         return value
 
@@ -183,22 +212,23 @@ class _Loop:
 
     def _look(self, held: Held) -> None:
         """Measure and keep a checkpoint, where the plan says so. A run that was taken up does neither twice."""
-        if self.log.looked_at == self.step:
-            return
-        self.log.looked_at = self.step
-        plan, found = self.plan, {}
-        if self.step in plan.measure_at and plan.measures:
+        plan, log = self.plan, self.log
+        is_measured = any(steps[-1] == self.step for steps, _ in log.values.values())
+        if self.step in plan.measure_at and plan.measures and not is_measured:
             found = measure(plan, self.model, held)
-            self.log.add(self.step, found)
+            log.add(self.step, found)
             held.note(found)
-            self.log.is_stopped = plan.stop is not None and plan.stop.is_reached(found)
-        reached = [stop for stop in plan.keep_when if stop.is_reached(found) and not self._was_reached(stop)]
-        if self.step in plan.keep_at or reached:
+            log.is_stopped = log.is_stopped or self._is_stopped()
+        known = log.at(self.step)
+        reached = [str(stop) for stop in plan.keep_when if str(stop) not in log.reached and stop.is_reached(known)]
+        log.reached += reached
+        is_kept = any(one.step == self.step for one in log.kept)
+        if (self.step in plan.keep_at or reached) and not is_kept:
             self._keep()
 
-    def _was_reached(self, stop: Any) -> bool:
-        values = self.log.values.get(stop.measure, ([], []))[1][:-1]
-        return any(stop.is_reached({stop.measure: value}) for value in values)
+    def _is_stopped(self) -> bool:
+        """Whether what is known of the model now passes the plan's `stop`."""
+        return self.plan.stop is not None and self.plan.stop.is_reached(self.log.at(self.step))
 
     def _keep(self) -> None:
         weights = self.model.module.state_dict()
@@ -212,25 +242,25 @@ class _Loop:
         self.log.kept.append(Kept(self.step, file, self.model.weights_hash))
 
     def _save(self, held: Held, *, is_last: bool = False) -> None:
+        """Take down the state, to be written when it is known to have a finite loss: one that has not is of no use."""
         is_due = self.step % self.save_every == 0 and self.step < self.plan.n_steps
         if self.folder is None or not (is_last or is_due):
             return
         now = time.perf_counter()
         self.log.time_s, self.started = self.log.time_s + now - self.started, now
-        notes = {"plan": self._sameness(), "log": self.log.notes(), "held": held.state()}
-        save_state(self.folder, capture(self.model.module, self.optimizer, self.step, notes))
-        self.saved_at = self.step
+        notes = copy.deepcopy({"plan": self.sameness, "log": self.log.notes(), "held": held.state()})
+        state = capture(self.model.module, self.optimizer, self.step, notes, self.made)
+        self.pending = replace(state, tensors={name: tensor.detach().clone() for name, tensor in state.tensors.items()})
+        if is_last:
+            self._write_pending()
 
-    def _sameness(self) -> dict[str, Any]:
-        """What must be the same for a run to be taken up; the number of steps may grow."""
-        plan = self.plan
-        return {
-            "name": plan.name, "random_seed": plan.random_seed, "gates": [str(gate) for gate in plan.gates],
-            "n_parts": plan.n_parts, "optimizer": type(self.optimizer).__name__,
-        }  # fmt: skip
+    def _write_pending(self) -> None:
+        if self.pending is not None and self.folder is not None:
+            save_state(self.folder, self.pending)
+            self.saved_at, self.pending = self.pending.step, None
 
     def finish(self) -> TrainingRun:
-        """The run's record, written to its folder."""
+        """The run's record, written to its folder; where there was nothing left to do, the one that is there."""
         time_s = self.log.time_s + time.perf_counter() - self.started
         seed, n_passes = self.plan.random_seed, self.step * self.plan.n_parts
         source = provenance(self.model.name, self.model.weights_hash, seed, time_s=time_s, n_passes=n_passes)
@@ -238,6 +268,35 @@ class _Loop:
             self.plan.name, tuple(map(str, self.plan.gates)), self.step, self.log.is_stopped, self.log.losses(),
             self.log.series(), tuple(self.log.kept), source,
         )  # fmt: skip
-        if self.folder is not None:
-            write_named(self.folder / RUN, run)
+        if self.folder is None:
+            return run
+        there = _record(self.folder) if self.n_made == 0 else None
+        if there is not None and replace(there, provenance=source) == run:
+            return there
+        write_named(self.folder / RUN, run)
         return run
+
+
+def _record(folder: Path) -> TrainingRun | None:
+    """The record in a folder, if it is there and whole."""
+    try:
+        run: TrainingRun = read_named(folder / RUN, {"TrainingRun": TrainingRun})
+    except BadFile:
+        return None
+    return run
+
+
+def _sameness(plan: Plan, optimizer: Optimizer) -> dict[str, Any]:
+    """What must be the same for a run to be taken up; the number of steps may grow."""
+    return {
+        "name": plan.name, "random_seed": plan.random_seed, "gates": [str(gate) for gate in plan.gates],
+        "values": fingerprint([_values(gate) for gate in plan.gates]), "n_parts": plan.n_parts,
+        "optimizer": type(optimizer).__name__,
+    }  # fmt: skip
+
+
+def _values(gate: Gate) -> list[Any]:
+    """What of a gate does not print: its tensors, and whether gradients flow through them."""
+    held = vars(gate.actuator).values()
+    tensors = [value.tensors if isinstance(value, Recording) else value for value in held]
+    return [gate.detach, [value for value in tensors if isinstance(value, (Tensor, dict))]]

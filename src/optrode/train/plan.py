@@ -133,6 +133,8 @@ class Plan:
         if self.n_steps < 1 or self.n_parts < 1:
             found = f"n_steps={self.n_steps}, n_parts={self.n_parts}"
             raise BadOption(asked, found, next_step="give at least 1 of each")
+        if not 0 <= self.random_seed < 2**31:
+            raise BadOption(asked, f"random_seed={self.random_seed}", next_step="give one from 0 to 2**31 - 1")
         self._check_names(asked)
         for gate in self.gates:
             if gate.when is not None and gate.when.measure is None and gate.when.start >= self.n_steps:

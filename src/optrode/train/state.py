@@ -39,8 +39,15 @@ class State:
     notes: Mapping[str, Any]
 
 
-def capture(module: nn.Module, optimizer: Optimizer, step: int, notes: Mapping[str, Any]) -> State:
-    """The state of a run now."""
+def capture(
+    module: nn.Module, optimizer: Optimizer, step: int, notes: Mapping[str, Any],
+    made: list[dict[str, Any]] | None = None,
+) -> State:  # fmt: skip
+    """The state of a run now.
+
+    Args:
+        made: the optimiser's options (`options_of`) when it was made.
+    """
     held = optimizer.state_dict()
     tensors = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
     plain: dict[str, Any] = {}
@@ -50,15 +57,18 @@ def capture(module: nn.Module, optimizer: Optimizer, step: int, notes: Mapping[s
     tensors["random"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
-    groups = [{k: v for k, v in group.items() if not isinstance(v, Tensor)} for group in held["param_groups"]]
-    return State(step, tensors, {**notes, "optimizer": {"groups": groups, "plain": plain}})
+    options = {"groups": options_of(optimizer), "made": made, "plain": plain}
+    return State(step, tensors, {**notes, "optimizer": options})
 
 
 def restore_into(state: State, module: nn.Module, optimizer: Optimizer) -> None:
     """Put a model, its optimiser and torch's random numbers into a state.
 
+    The optimiser has just been made. Its options (the learning rate, ...) become those of the state, except where it was
+    made with others than the optimiser that the state was taken from: those are the ones that the caller has changed.
+
     Raises:
-        BadFile: it is the state of another architecture.
+        BadFile: it is the state of another architecture, or of an optimiser of other parameters.
     """
     load_weights(module, {k.removeprefix("model."): v for k, v in state.tensors.items() if k.startswith("model.")})
     entries: dict[int, dict[str, Any]] = {}
@@ -66,16 +76,42 @@ def restore_into(state: State, module: nn.Module, optimizer: Optimizer) -> None:
     for key, value in held.items():
         _, ix, name = key.split(".", 2)
         entries.setdefault(int(ix), {})[name] = value
-    groups = [old | new for old, new in zip(optimizer.state_dict()["param_groups"], _groups(state), strict=True)]
-    optimizer.load_state_dict({"state": entries, "param_groups": groups})
+    fresh = optimizer.state_dict()["param_groups"]
+    _check_groups(fresh, state)
+    optimizer.load_state_dict({"state": entries, "param_groups": _groups(fresh, state)})
     torch.set_rng_state(state.tensors["random"].cpu())
     if "random.cuda" in state.tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(state.tensors["random.cuda"].cpu())
 
 
-def _groups(state: State) -> list[dict[str, Any]]:
-    groups = state.notes["optimizer"]["groups"]
-    return [{k: tuple(v) if k == "betas" else v for k, v in group.items()} for group in groups]
+def options_of(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """The options of each parameter group, as JSON data."""
+    groups = optimizer.state_dict()["param_groups"]
+    return [{k: v for k, v in group.items() if not isinstance(v, Tensor)} for group in groups]
+
+
+def _check_groups(fresh: list[dict[str, Any]], state: State) -> None:
+    here, there = ([len(group["params"]) for group in groups] for groups in (fresh, state.notes["optimizer"]["groups"]))
+    if here != there:
+        found = f"it is that of an optimiser of {there} parameters by group, the plan's has {here}"
+        step = "freeze and group the same parameters as in the first part of the run, or give another folder"
+        raise BadFile("state of the optimiser", found, next_step=step)
+
+
+def _groups(fresh: list[dict[str, Any]], state: State) -> list[dict[str, Any]]:
+    """The options of each group, by the rule of `restore_into`."""
+    held = state.notes["optimizer"]
+    made = held.get("made") or [{} for _ in fresh]
+    merged = []
+    for mine, saved, before in zip(fresh, held["groups"], made, strict=True):
+        changed = {k for k in before if k in mine and _as_json(mine[k]) != before[k]}
+        taken = {k: tuple(v) if k == "betas" else v for k, v in saved.items() if k not in changed}
+        merged.append(mine | taken)
+    return merged
+
+
+def _as_json(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], where: str = "checkpoint") -> None:
@@ -129,6 +165,12 @@ def save_state(folder: Path, state: State) -> None:
             old.unlink()
 
 
+def clear_halves(folder: Path) -> None:
+    """Remove what a writer left that was killed while it wrote; to be called by the one who may write there."""
+    for half in (*folder.glob(".*.safetensors.*"), *folder.glob(".*.json.*")):
+        half.unlink(missing_ok=True)
+
+
 def load_state(folder: Path) -> State | None:
     """The state that a folder holds, or None.
 
@@ -149,9 +191,11 @@ def check_same(asked: str, before: Mapping[str, Any], now: Mapping[str, Any]) ->
     Raises:
         BadOption: they differ; the message names the first difference.
     """
+    step = "give another folder, or the plan that the run was begun with"
     for name in now:
-        if before.get(name) != now[name]:
+        if name == "values" and before.get(name, now[name]) != now[name]:
+            found = "the folder holds a run whose gates have other values, or pass on gradients where these do not"
+            raise BadOption(asked, found, next_step=step)
+        if name != "values" and before.get(name) != now[name]:
             found = f"the folder holds a run with {name}={before.get(name)!r}, and the plan has {now[name]!r}"
-            raise BadOption(asked, found, next_step="give another folder, or the plan that the run was begun with")
-
-
+            raise BadOption(asked, found, next_step=step)
