@@ -173,6 +173,17 @@ def draw(words: Vocabulary, pool: Pool, n: int, generator: torch.Generator) -> S
     return Sequences(ids, labels.gather(1, which)[:, 0], 2 * which[:, 0] + 1)
 
 
+def absent(words: Vocabulary, rows: Sequences) -> Sequences:
+    """The same rows with a query whose class is not in context: nothing there says which label is right."""
+    present = words.classes_of(rows.ids[:, :-1:2])
+    query = words.classes_of(rows.ids[:, -1:])
+    for _ in range(present.shape[1] + 1):
+        is_present = (present == query).any(1, keepdim=True)
+        query = torch.where(is_present, (query + 1) % words.n_classes, query)
+    ids = torch.cat([rows.ids[:, :-1], words.ids(query, torch.zeros_like(query))], 1)
+    return Sequences(ids, rows.wanted, rows.right)
+
+
 def _check(words: Vocabulary, pool: Pool) -> None:
     if len(set(pool.classes)) < pool.n_pairs:
         found = f"the pool has {len(set(pool.classes))} classes"
