@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import make_dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -101,9 +102,9 @@ def _plain(value: Any) -> Any:
 
 def _read(path: Path, kind: Any) -> Any:
     data = read_json(path)
-    kind = NDArray[Any] if kind is np.ndarray else kind
+    result: Any = make_dataclass("Result", [("value", NDArray[Any] if kind is np.ndarray else kind)], frozen=True)
     try:
-        return restore(kind, data["value"], read_arrays(path, data))
+        return restore(result, {"value": data["value"]}, read_arrays(path, data)).value
     except (ValueError, TypeError, LookupError, AttributeError, StopIteration) as error:
         step = f"delete {path.name} to have it made again"
         raise BadFile(f"result {path}", f"not a {kind} ({error})", next_step=step) from error
