@@ -10,8 +10,9 @@ copies the label out. They form three subcircuits, A = {1, 2}, B = {3 for querie
     `copy`             holds C                leaves A and B
     `layer_one_copy`   holds A and C          leaves B
 
-Each is a tuple of gates, for `Plan.gates` or `op.gates(model, *gates)`. Layers count from 0 in site names: the paper's layer 1
-is `blocks.0`. All are of two-layer models and of sequences as `icl.draw` makes them. Gradients flow through what is computed.
+Each is a tuple of gates, for `Plan.gates` or `op.gates(model, *gates)`. Layers count from 0 in site names: the paper's layer
+1 is `blocks.0`. All are of two-layer models and of sequences as `icl.draw` makes them. Gradients flow through what is
+computed.
 """
 
 from collections.abc import Sequence

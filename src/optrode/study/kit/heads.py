@@ -1,11 +1,11 @@
 """What single heads of a two-layer in-context classifier do, and through which paths.
 
-Singh et al., arXiv 2404.07129, section 3. Layers count from 0 in site names: layer 1 is `blocks.0`, layer 2 `blocks.1`. A head is
-silenced where what it would write is replaced by 0 (`clamps.ablated`).
+Singh et al., arXiv 2404.07129, section 3. Layers count from 0 in site names: layer 1 is `blocks.0`, layer 2 `blocks.1`. A
+head is silenced where what it would write is replaced by 0 (`clamps.ablated`).
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from jaxtyping import Float
@@ -21,6 +21,7 @@ from optrode.train.measures import attention_to, induction_strength
 
 Path = Literal["key", "value"]
 """Through what layer 2 may depend on layer 1: queries and keys, or values."""
+PATHS: Final[tuple[Path, ...]] = ("key", "value")
 
 
 def patterns(model: Model, rows: icl.Sequences) -> Float[Tensor, "layer batch head pos src"]:

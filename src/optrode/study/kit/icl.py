@@ -1,7 +1,7 @@
 """In-context classification: item, label, item, label, query; the query is of a class in context and wants its label.
 
-Singh et al., arXiv 2404.07129, section 2, for two items in context: x1 l1 x2 l2 x_q. Classes of a sequence differ, labels are
-drawn anew for each, so that only the context says which is right. Label sets that are left out of training ask whether a
+Singh et al., arXiv 2404.07129, section 2, for two items in context: x1 l1 x2 l2 x_q. Classes of a sequence differ, labels
+are drawn anew for each, so that only the context says which is right. Label sets that are left out of training ask whether a
 model has learnt to look, or the sets.
 
     words = icl.Vocabulary(icl.gaussian(n_classes=50), n_labels=5)
@@ -136,7 +136,7 @@ def label_sets(
 def gaussian(
     n_classes: int, width: int = 512, n_exemplars: int = 1, spread: float = 0.3, random_seed: int = 0
 ) -> Float[Tensor, "item width"]:  # fmt: skip
-    """Items of classes that are random directions: a standard normal vector, plus `spread` times another for each exemplar."""
+    """Items of classes that are random directions: a standard normal vector; exemplars have `spread` times another added."""
     generator = torch.Generator().manual_seed(random_seed)
     centres = torch.randn(n_classes, 1, width, generator=generator)
     around = torch.randn(n_classes, n_exemplars, width, generator=generator)
@@ -144,9 +144,14 @@ def gaussian(
 
 
 def n_sequences(pool: Pool) -> int:
-    """How many different sequences a pool has, where the query is the exemplar in context."""
+    """How many different sequences a pool has, where two pairs are in context and the query is an exemplar of it.
+
+    Raises:
+        BadOption: another pool.
+    """
     if pool.is_query_fresh or pool.n_pairs != 2:
-        raise BadOption("number of sequences", "counted only of two pairs and the query's own exemplar", next_step="leave it")
+        found = f"it has {pool.n_pairs} pairs and is_query_fresh={pool.is_query_fresh}"
+        raise BadOption("number of a pool's sequences", found, next_step="count those of two pairs and no fresh query")
     n, e = len(pool.classes), len(pool.exemplars)
     return n * (n - 1) * e * e * len(pool.label_sets) * 2 * 2
 

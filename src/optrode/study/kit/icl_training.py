@@ -1,7 +1,7 @@
 """In-context classifiers in training: a bench of items, label sets and rows to measure on, and plans of training runs.
 
-As Singh et al., arXiv 2404.07129, but for the learning rate: 3e-4, at which circuits form in 15,000 sequences where the paper's
-1e-5 takes 300,000.
+As Singh et al., arXiv 2404.07129, but for the learning rate: 3e-4, at which circuits form in 15,000 sequences where the
+paper's 1e-5 takes 300,000.
 """
 
 from collections.abc import Callable, Mapping, Sequence

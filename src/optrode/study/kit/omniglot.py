@@ -44,9 +44,9 @@ def read(
         for name, images in _characters(archive, n_exemplars, size).items():
             found.setdefault(name, images)
     if not found:
-        names = ", ".join(path.name for path in archives) or "no archive"
+        where = ", ".join(path.name for path in archives) or "no archive"
         hint = f"give at most {N_DRAWINGS} exemplars, and archives as Omniglot has them: alphabet/character/drawing.png"
-        raise BadFile(f"Omniglot in {names}", f"no character with {n_exemplars} drawing(s)", next_step=hint)
+        raise BadFile(f"Omniglot in {where}", f"no character with {n_exemplars} drawing(s)", next_step=hint)
     order = np.random.default_rng(random_seed).permutation(len(found))
     names = sorted(found)
     items = np.stack([found[names[ix]] for ix in order]).reshape(-1, size * size)
@@ -68,7 +68,8 @@ def _characters(archive: Path, n_exemplars: int, size: int) -> dict[str, list[np
                 for character, names in by_character.items() if len(names) >= n_exemplars
             }  # fmt: skip
     except (BadZipFile, OSError) as error:
-        raise BadFile(f"Omniglot archive {archive}", f"not a zip file of images ({error})", next_step="fetch it anew") from error
+        found = f"not a zip file of images ({error})"
+        raise BadFile(f"Omniglot archive {archive}", found, next_step="fetch it anew") from error
 
 
 def _pixels(png: bytes, size: int) -> np.ndarray[Any, Any]:

@@ -43,7 +43,7 @@ class RankOne(nn.Module):
         self.a, self.b, self.c = (Factor(start[name].clone()) for name in FACTORS)
 
     def forward(self) -> Float[Tensor, "n n n"]:
-        """a (x) b (x) c."""
+        """The product of the three."""
         return outer({"a": self.a(), "b": self.b(), "c": self.c()})
 
 
