@@ -27,6 +27,8 @@ PLATEAU: Final = (0.62, 0.80)
 """Nats around ln 2 that count as the plateau."""
 ORDER: Final = ("match", "copy", "layer 1", "previous token", "free")
 """Clamps from the one that leaves least to be learnt, as the paper has them."""
+PERTURBED: Final = ("match", "copy", "layer 1")
+"""Clamps that are also held at evaluation alone."""
 GROWN: Final = (50, 100, 200), (5, 10, 15)
 """Numbers of classes, and of labels."""
 
@@ -109,7 +111,7 @@ def single_heads(lab: Lab, found: Found) -> Trained:
     """A network for each head of layer 2, with that head alone; and one with none. Returns the run of the lab's own head."""
     none = lab.fit("no head", clamps.only(None, 1, lab.bench.n_heads), 600, None, every=50)
     found.curve("none", "no head of layer 2", none, dashed=True)
-    perturbed = {name: under(lab.alone(*held), lab.bench.rows) for name, held in held_in(lab).items()}
+    perturbed = {name: under(lab.alone(*held_in(lab)[name]), lab.bench.rows) for name in PERTURBED}
     runs = {}
     for head in range(lab.bench.n_heads):
         measures = perturbed if head == lab.head else {}
@@ -141,7 +143,7 @@ def clamped(lab: Lab, found: Found, free: Trained) -> None:
 
 def _progress(found: Found, free: Trained, clamp: Trained) -> None:
     """The same perturbation throughout training, and of the free network at evaluation alone."""
-    for name in ("match", "copy", "layer 1"):
+    for name in PERTURBED:
         found.curve(f"progress {name}", f"{name}, at evaluation alone", free, name, dashed=True)
     step = falls_below(clamp.run.measures["seen"], THRESHOLD)
     found.claim("S11", _at(free, "match", step), _at(clamp, "seen", step))
@@ -220,7 +222,7 @@ def grafted(lab: Lab, found: Found, whole: Trained) -> None:
     for name, model in {
         "its own seed's": whole.model, "another seed's": donor.model, "an untrained": b.make(b.random_seed + 900)
     }.items():  # fmt: skip
-        run = lab.fit(f"graft {name}", (_graft(model),), 800)
+        run = lab.fit(f"graft {name}", (_graft(model),), 700)
         found.curve(f"graft {name}", f"{name} layer 1", run, dashed=name == "an untrained")
         times[name] = at_least(run) / at_least(whole)
     found.claim("S17", times["another seed's"], times["an untrained"])

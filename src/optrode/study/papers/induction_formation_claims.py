@@ -93,6 +93,7 @@ CLAIMS: Final = (
         "S15", "Fig. 4a", "Heads of layer 2 add up: each that joins, in the order of strength, lowers the loss.",
         "largest ratio of the loss to that with one head fewer", Bounds(high=1.0),
         "with layer 1 silent: lowest loss of any number of heads over that with none", Bounds(low=0.9), "code",
+        in_part=Bounds(high=1.05),
     ),
     Claim(
         "S16", "Section 3", "Layer 1 acts through layer 2 alone.",

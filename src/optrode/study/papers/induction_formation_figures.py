@@ -162,8 +162,8 @@ def _growth(outcomes: Sequence[Outcome], part: str, what: str) -> float:
 def _anti(outcomes: Sequence[Outcome]) -> Chart:
     value, control = _middle(outcomes, "S12"), _middle(outcomes, "S12", "control")
     title = (
-        f"A head that attends to the wrong label fits pairs of training; on others its loss is {value:.2f} nats, that of one "
-        f"that attends to the right label {control:.2f}"
+        f"A head that attends to the wrong label fits pairs of training; on others its loss is {value:.2f} nats, that of "
+        f"one that attends to the right label {control:.2f}"
     )
     names = {f"{name} {part}": f"{name}, {words}" for name in ("anti-induction head", "induction head") for part, words in (
         ("seen", "pairs of training"), ("unseen", "pairs left out"),
