@@ -13,5 +13,6 @@ const dom = (() => {
     if (words) element.textContent = words;
     return element;
   };
-  return { make, draw, data: JSON.parse(document.getElementById("data").textContent) };
+  // Scripts that draw figures of their own add to `painters`, which run again when the colours change.
+  return { make, draw, painters: [], data: JSON.parse(document.getElementById("data").textContent) };
 })();

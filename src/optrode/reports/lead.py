@@ -16,7 +16,7 @@ def lead_of(parts: Parts) -> Headline:
     """The page's first sentence: of an edge circuit where there is one, for it says more than its nodes."""
     has_edges, has_nodes = parts.edge_proof or parts.edge_circuit, parts.proof or parts.circuit
     found = edge_headline(parts) if has_edges or not has_nodes else None
-    return found or headline(parts)
+    return found or (headline(parts) if parts.has_finding else Headline("open", "Figures alone, without what was measured."))
 
 
 def title_of(parts: Parts) -> str:

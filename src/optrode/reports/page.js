@@ -11,9 +11,15 @@
   // ---- Plotly figures: the figure says what a trace stands for, the style sheet says how that looks.
   const ramp = (names) => names.map((name, ix) => [ix / (names.length - 1), colour(name)]);
   const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "cross", "star", "pentagon"];
-  const series = () => Object.fromEntries(SYMBOLS.map((symbol, ix) => [
-    `series-${ix}`, { line: { color: colour(`s${ix}`), width: 1.8 }, marker: { color: colour(`s${ix}`), size: 7, symbol } },
-  ]));
+  const series = () => Object.fromEntries(SYMBOLS.flatMap((symbol, ix) => {
+    const tone = colour(`s${ix}`);
+    return [
+      [`series-${ix}`, { line: { color: tone, width: 1.8 }, marker: { color: tone, size: 7, symbol } }],
+      [`band-${ix}`, { line: { width: 0 }, fillcolor: tone + "33" }],
+      [`fill-${ix}`, { marker: { color: tone }, error_y: { color: colour("ink") } }],
+      [`change-${ix}`, { marker: { color: tone, size: 13, symbol: "diamond-open", line: { width: 2.2 } } }],
+    ];
+  }));
   const roles = () => ({
     ...series(),
     second: { line: { color: colour("s3"), width: 2, dash: "dot" }, marker: { color: colour("s3"), size: 6, symbol: "square" } },
@@ -49,19 +55,24 @@
       hoverlabel: { bgcolor: colour("paper"), bordercolor: colour("muted"), align: "left", font: { color: colour("ink"), size: 13, family: colour("sans") } },
       xaxis: axis, yaxis: axis, autosize: true,
     });
-    layout.shapes = (figure.layout.shapes || []).map((shape) => merged(shape, { line: { color: colour("muted") } }));
-    layout.annotations = (figure.layout.annotations || []).map((note) => merged(note, { font: { color: colour("muted") } }));
+    // A line has the colour of the role that it is named by, or the colour of text that stands back.
+    const tone = (shape) => (look[shape.name] ? look[shape.name].line.color : colour(shape.name === "now" ? "accent" : "muted"));
+    layout.shapes = (figure.layout.shapes || []).map((shape) => merged(shape, { line: { color: tone(shape) } }));
+    layout.annotations = (figure.layout.annotations || []).map((note) => merged(note, {
+      font: { color: colour("muted") }, ...(note.name === "mark" ? { bgcolor: colour("paper") + "d0" } : {}),
+    }));
     return [traces, layout];
   };
   const options = (key) => ({
     responsive: true, displaylogo: false, displayModeBar: false, scrollZoom: false, doubleClick: false, showTips: false,
     toImageButtonOptions: { format: "svg", filename: key },
   });
-  const drawPlots = () => plots.forEach((place) => {
+  const drawPlot = (place) => {
     const figure = data.figures[place.dataset.figure];
     const [traces, layout] = painted(figure);
     Plotly.react(place, traces, layout, options(place.dataset.figure));
-  });
+  };
+  const drawPlots = () => plots.forEach(drawPlot);
 
   // ---- Attention: small maps on canvas, one pixel per cell, and a large one with labels in the panel.
   const nodes = data.circuit ? data.circuit.nodes : [];
@@ -181,6 +192,7 @@
   const drawAll = () => {
     drawPlots();
     canvases.forEach(drawCanvas);
+    dom.painters.forEach((paint) => paint());
     if (chosen >= 0) fill(nodes[chosen]);
   };
   const first = nodes.findIndex((node) => node.pattern);
@@ -190,6 +202,7 @@
     const region = document.querySelector(".graph"), node = buttons[Math.max(first, 0)].getBoundingClientRect();
     if (node.right > region.getBoundingClientRect().right) region.scrollLeft = region.scrollWidth;
   }
+  Object.assign(dom, { drawPlot, shade, stops });
   drawAll();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
   addEventListener("beforeprint", () => { root.classList.add("light", "paper"); drawAll(); });

@@ -25,7 +25,9 @@ from optrode.reports.parts import Part, Parts, sort_parts
 from optrode.reports.proofs import proof_section
 from optrode.reports.section import Section
 from optrode.reports.sources import provenance_section
+from optrode.reports.studies import study_lead, study_sections, study_title
 from optrode.reports.tasking import task_section
+from optrode.reports.training import training_lead, training_sections, training_title
 from optrode.reports.words import headline
 
 FRAME_HEIGHT: Final = 640
@@ -51,8 +53,9 @@ class Page:
         """The whole page as text; the same records give the same text."""
         figures = {key: figure for section in self.sections for key, figure in section.figures.items()}
         data = {"figures": figures} | {key: value for section in self.sections for key, value in section.data.items()}
-        graph = [_asset("edges.js")] if "edges" in data else []
-        scripts = [*([_plotly()] if figures else []), _asset("dom.js"), _asset("page.js"), *graph]
+        more = [_asset("edges.js")] if "edges" in data else []
+        more += [_asset("slides.js")] if {"slides", "forming", "steps"} & data.keys() else []
+        scripts = [*([_plotly()] if figures else []), _asset("dom.js"), _asset("page.js"), *more]
         kind = ' class="bare"' if self.is_bare else ""
         code = "".join(f"<script>{script}</script>" for script in scripts)
         return (
@@ -96,19 +99,20 @@ class Page:
 
 
 def report(*parts: Part, title: str = "") -> Page:
-    """One page from the records of an investigation, in any order; what is missing is left out.
+    """One page from the records of an investigation, a study or training runs, in any order; what is missing is left out.
 
     Args:
         parts: any of Task, Grid (several), Scores, Circuit, Proof, HeadScores, EdgeScores, EdgeCircuit, EdgeProof,
-            MethodTable.
-        title: by default the task and the model.
+            MethodTable; StudyRun, Figures; TrainingRun, Emergence (several, which are overlaid).
+        title: by default the task and the model, the study's paper, or the runs.
 
     Raises:
-        BadOption: no record, two of a kind that a page shows one of, or a proof of another circuit.
+        BadOption: no record, two of a kind that a page shows one of, a proof of another circuit, or a figure whose numbers
+            do not fit each other.
     """
     sorted_parts = sort_parts(parts)
-    name = title or title_of(sorted_parts)
-    return Page(name, lead_html(sorted_parts, lead_of(sorted_parts), name), _sections(sorted_parts))
+    name = title or _title(sorted_parts)
+    return Page(name, _lead(sorted_parts, name), _sections(sorted_parts))
 
 
 def show(record: Part) -> Page:
@@ -116,7 +120,7 @@ def show(record: Part) -> Page:
     parts = sort_parts((record,))
     left_out = {"provenance"} | ({"scores"} if parts.circuit else {"edge-scores"} if parts.edge_circuit else set())
     sections = [section for section in _sections(parts) if section.key not in left_out]
-    return Page(title_of(parts), "", tuple(sections), is_bare=True)
+    return Page(_title(parts), "", tuple(sections), is_bare=True)
 
 
 def figure_html(record: Part) -> str:
@@ -124,8 +128,26 @@ def figure_html(record: Part) -> str:
     return show(record)._repr_html_()
 
 
+def _title(parts: Parts) -> str:
+    if parts.study:
+        return study_title(parts.study)
+    if parts.is_training:
+        return training_title(parts)
+    return title_of(parts) or "Figures"
+
+
+def _lead(parts: Parts, title: str) -> str:
+    if parts.study:
+        return study_lead(parts.study, title)
+    if parts.is_training:
+        return training_lead(parts, title)
+    return lead_html(parts, lead_of(parts), title)
+
+
 def _sections(parts: Parts) -> tuple[Section, ...]:
     found: Sequence[Section | None] = (
+        *study_sections(parts),
+        *training_sections(parts),
         task_section(parts.task) if parts.task else None,
         grids_section(parts),
         views_section(parts),

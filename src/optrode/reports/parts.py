@@ -5,19 +5,25 @@ from typing import TypeVar
 
 from optrode.circuit.circuit import Circuit, HeadScores, Proof, Scores
 from optrode.circuit.edge.records import EdgeCircuit, EdgeProof, EdgeScores, MethodTable
+from optrode.claims import Figures, StudyRun
 from optrode.errors import BadOption
 from optrode.provenance import Provenance
+from optrode.train.records import Emergence, TrainingRun
 from optrode.trial.grid import Grid
 from optrode.trial.prompts import Task
 
-Part = Task | Grid | Scores | Circuit | Proof | HeadScores | EdgeScores | EdgeCircuit | EdgeProof | MethodTable
+Found = Task | Grid | Scores | Circuit | Proof | HeadScores | EdgeScores | EdgeCircuit | EdgeProof | MethodTable
+Part = Found | StudyRun | Figures | TrainingRun | Emergence
 T = TypeVar("T")
-KINDS = (Task, Grid, Scores, Circuit, Proof, HeadScores, EdgeScores, EdgeCircuit, EdgeProof, MethodTable)
+KINDS = (
+    Task, Grid, Scores, Circuit, Proof, HeadScores, EdgeScores, EdgeCircuit, EdgeProof, MethodTable, StudyRun, Figures,
+    TrainingRun, Emergence,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a page is made from. A page shows one investigation: many grids, one of everything else."""
+    """What a page is made from: one investigation, one study, or runs to compare. Of most kinds a page has one."""
 
     task: Task | None = None
     grids: tuple[Grid, ...] = ()
@@ -29,6 +35,10 @@ class Parts:
     edge_circuit: EdgeCircuit | None = None
     edge_proof: EdgeProof | None = None
     methods: MethodTable | None = None
+    study: StudyRun | None = None
+    figures: Figures | None = None
+    runs: tuple[TrainingRun, ...] = ()
+    emergences: tuple[Emergence, ...] = ()
 
     @property
     def edge_effects(self) -> EdgeScores | None:
@@ -52,7 +62,7 @@ class Parts:
             named.append(("Circuit", self.circuit.provenance))
         if self.proof:
             named.append(("Proof", self.proof.provenance))
-        return (*named, *self._edge_sources)
+        return (*named, *self._edge_sources, *self._training_sources)
 
     @property
     def _edge_sources(self) -> tuple[tuple[str, Provenance], ...]:
@@ -66,6 +76,22 @@ class Parts:
         if self.methods:
             named.append(("Comparison of methods", self.methods.provenance))
         return tuple(named)
+
+    @property
+    def _training_sources(self) -> tuple[tuple[str, Provenance], ...]:
+        named: list[tuple[str, Provenance]] = [("Study", self.study.provenance)] if self.study else []
+        named += [(f"Run: {run.name}", run.provenance) for run in self.runs]
+        return (*named, *((f"Checkpoints of {seen.run}", seen.provenance) for seen in self.emergences))
+
+    @property
+    def is_training(self) -> bool:
+        """Whether there are training runs, or what was seen of one."""
+        return bool(self.runs or self.emergences)
+
+    @property
+    def has_finding(self) -> bool:
+        """Whether anything was found about a model, or a task is there: what a headline can be made of."""
+        return bool(self.task or self.grids or self.effects or self.circuit or self.proof or self.heads)
 
     @property
     def model(self) -> str:
@@ -119,6 +145,10 @@ def sort_parts(parts: tuple[object, ...]) -> Parts:
         edge_circuit=_only(EdgeCircuit, parts),
         edge_proof=_only(EdgeProof, parts),
         methods=_only(MethodTable, parts),
+        study=_only(StudyRun, parts),
+        figures=_only(Figures, parts),
+        runs=tuple(part for part in parts if isinstance(part, TrainingRun)),
+        emergences=tuple(part for part in parts if isinstance(part, Emergence)),
     )
     _check_pair(sorted_parts.circuit, sorted_parts.proof)
     _check_edge_pair(sorted_parts.edge_circuit, sorted_parts.edge_proof)

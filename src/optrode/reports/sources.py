@@ -4,6 +4,7 @@ from optrode.provenance import Provenance
 from optrode.reports.blocks import code, heading, table, text
 from optrode.reports.parts import Parts
 from optrode.reports.section import Section
+from optrode.reports.studies import study_source
 from optrode.reports.words import short, whole
 
 COLUMNS = ("record", "model", "weights", "seed", "passes", "seconds", "date (UTC)", "command")
@@ -13,8 +14,10 @@ def provenance_section(parts: Parts) -> Section | None:
     """One row per record, and the packages and machines behind them."""
     if not parts.sources:
         return None
-    rows = [_row(name, source) for name, source in parts.sources]
-    body = _warning(parts) + table(COLUMNS, rows, "Where each record came from", "sources")
+    study = parts.study.provenance if parts.study else None
+    rows = [_row(name, source) for name, source in parts.sources if source is not study]
+    about = study_source(parts.study) if parts.study else ""
+    body = about + _warning(parts) + (table(COLUMNS, rows, "Where each record came from", "sources") if rows else "")
     return Section("provenance", "Provenance", "Provenance", body + heading("Versions and machine") + _versions(parts))
 
 
@@ -27,7 +30,9 @@ def _row(name: str, source: Provenance) -> tuple[str, ...]:
 
 
 def _warning(parts: Parts) -> str:
-    """Records of different weights may stand on one page, but never unnoticed."""
+    """Records of different weights may stand on one page, but never unnoticed; training runs always differ."""
+    if parts.study or parts.is_training:
+        return ""
     hashes = {source.weights_hash for _, source in parts.sources}
     if len(hashes) < 2:
         return ""

@@ -80,7 +80,7 @@ class _Smooth:
 
 
 def phase_changes(
-    series: Series, *, width: float = 0.35, least: float = 0.2, factor: float = 10.0, noise: float = 5.0
+    series: Series, *, width: float = 0.2, least: float = 0.2, factor: float = 10.0, noise: float = 5.0
 ) -> tuple[PhaseChange, ...]:
     """The phase changes of a curve, in the order of their steps; see the module for what one is.
 
