@@ -68,6 +68,15 @@ class Surroundings:
 
         return start
 
+    def _refuse_recomputed(self, one: _Wanted) -> None:
+        """A pass aside that is over cannot be made again in parts."""
+        if not (one.has_grad and torch.is_grad_enabled()):
+            return
+        if any(getattr(m, "gradient_checkpointing", False) and m.training for m in self.model.module.modules()):
+            found = "its activations would be recomputed during the backward pass, when it is over"
+            step = "model.module.gradient_checkpointing_disable(), or detach=True"
+            raise BadGate(f"gate from {one.source}", found, next_step=step)
+
     def _asides(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[tuple[int, str], Tensor]:
         if self.wanted and kwargs.get("past_key_values") is not None:
             found = "a pass aside would add to the same K/V cache"
@@ -76,6 +85,7 @@ class Surroundings:
         for one in self.wanted:
             if not any(self.keeper.is_open(gate) for gate in one.takers):
                 continue
+            self._refuse_recomputed(one)
             values = _run(one, self.model, args, kwargs)
             held |= {(id(one.source), name): value for name, value in values.items()}
         return held
