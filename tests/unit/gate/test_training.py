@@ -7,7 +7,19 @@ import torch
 
 import optrode as op
 from optrode.errors import BadGate, GateNotFired
-from tests.unit.gate.models import MODELS, TOKENS, dropping, equal, far, gradients, hugging_face, loss_of, own, sites, weights
+from tests.unit.gate.models import (
+    MODELS,
+    TOKENS,
+    dropping,
+    equal,
+    far,
+    gradients,
+    hugging_face,
+    loss_of,
+    own,
+    sites,
+    weights,
+)
 
 CAUSAL = torch.ones(5, 5, dtype=torch.float64).tril()
 UNIFORM = CAUSAL / CAUSAL.sum(-1, keepdim=True)
@@ -37,7 +49,7 @@ GATES = {
     "computed of others": lambda: op.compute("blocks.1.attn_out", reading, reads=READS),
     "computed in part": lambda: op.compute("blocks.1.mlp_out[pos=2:]", reading, reads=READS, strength=0.7),
     "patterns of a first pass": lambda: op.patch("blocks.1.attn.pattern", op.first_pass(op.zero("blocks.0.mlp_out"))),
-    "values of a first pass": lambda: op.patch("blocks.1.attn.v[head=0]", op.first_pass(op.scale("blocks.0.resid_pre", 2.0))),
+    "values of a first pass": lambda: op.patch("blocks.1.attn.v[head=0]", op.first_pass(op.scale("embed", 2.0))),
     "half open": lambda: op.compute("blocks.0.mlp_out", squares, when=RAMP),
     "half open from a first pass": lambda: op.patch("blocks.1.resid_pre", op.first_pass(op.zero("embed")), when=RAMP),
 }  # fmt: skip
@@ -217,10 +229,11 @@ class TestAttachingAndDetaching:
     @pytest.mark.parametrize("family", FAMILIES)
     @pytest.mark.parametrize(("first", "last"), [(0, 1), (2, 4), (3, 5)])
     def test_nothing_else_changes(self, family, first, last):
-        """The run with gates is one in which other gradients came: fed these, a run without any gate ends with the same bits."""
+        """A run with gates is one in which other gradients came: fed these, one without any gate ends with the same bits."""
         model, other = FAMILIES[family](torch.float32), FAMILIES[family](torch.float32)
         gates = (
-            op.zero("blocks.0.attn.z[head=1]"), op.scale("blocks.1.attn.pattern", 0.5), op.zero("blocks.1.attn.result[head=0]"),
+            op.zero("blocks.0.attn.z[head=1]"), op.scale("blocks.1.attn.pattern", 0.5),
+            op.zero("blocks.1.attn.result[head=0]"),
             op.patch("blocks.1.mlp_out", op.first_pass(op.scale("embed", 0.5))),
         )  # fmt: skip
         optimizers = [torch.optim.AdamW(m.module.train().parameters(), lr=1e-2) for m in (model, other)]
@@ -272,7 +285,8 @@ def test_recomputed_activations_are_gated_as_the_first_time():
     saving.module.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     source = op.first_pass(op.scale("embed", 0.5))
     gates = (
-        op.zero("blocks.0.attn.z[head=1]"), op.scale("blocks.1.attn.pattern[pos=2]", 0.5), op.scale("blocks.1.resid_mid", 1.5),
+        op.zero("blocks.0.attn.z[head=1]"), op.scale("blocks.1.attn.pattern[pos=2]", 0.5),
+        op.scale("blocks.1.resid_mid", 1.5),
         op.compute("blocks.1.attn_out", squares), op.patch("blocks.1.mlp_out", source, detach=True),
     )  # fmt: skip
     found = []
@@ -281,6 +295,7 @@ def test_recomputed_activations_are_gated_as_the_first_time():
         with op.gates(model, *gates):
             found.append(gradients(model))
     assert far(*found) < 1e-14
-    with pytest.raises(BadGate, match="recomputed during the backward pass.*gradient_checkpointing_disable"):
-        with op.gates(saving, op.patch("blocks.1.mlp_out", source)):
-            loss_of(saving)
+    flowing = op.patch("blocks.1.mlp_out", source)
+    words = "recomputed during the backward pass.*gradient_checkpointing_disable"
+    with pytest.raises(BadGate, match=words), op.gates(saving, flowing):
+        loss_of(saving)
