@@ -44,7 +44,7 @@ class Found:
     slides: dict[str, Slides] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
-    def claim(self, key: str, value: float, control: float) -> None:
+    def claim(self, key: str, value: float | int, control: float | int) -> None:
         """Note a claim's measurement."""
         self.measured[key] = Measured(float(value), float(control))
 
@@ -104,7 +104,7 @@ def passes(ran: Trained) -> float:
 def at_least(ran: Trained) -> float:
     """The same, or the length of the run if it never was."""
     passed = passes(ran)
-    return ran.run.n_steps * N_BATCH if math.isnan(passed) else passed
+    return float(ran.run.n_steps * N_BATCH) if math.isnan(passed) else passed
 
 
 def single_heads(lab: Lab, found: Found) -> Trained:

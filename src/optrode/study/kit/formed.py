@@ -141,8 +141,9 @@ def pattern_map(pattern: Float[Tensor, "layer head pos src"], title: str, per_ro
         for first in range(0, n_heads, per_row):
             group = pattern[layer, first : first + per_row]
             rows += ["", *(f"L{layer + 1} h{first}-{first + len(group) - 1} {token}" for token in TOKENS)]
-            cells += [(None,) * (len(group) * (n_pos + 1) - 1), *(_row_of(group[:, pos], pos) for pos in range(n_pos))]
+            cells += [(), *(_row_of(group[:, pos], pos) for pos in range(n_pos))]
     columns = ([*TOKENS, ""] * min(per_row, n_heads))[:-1]
+    cells = [row + (None,) * (len(columns) - len(row)) for row in cells]
     return Map(title, "from", "to", tuple(rows[1:]), tuple(columns), tuple(cells[1:]), "attention")
 
 

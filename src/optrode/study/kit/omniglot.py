@@ -5,7 +5,7 @@ It is neither shipped nor needed: `find` gives None without it, and a study leav
 
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Final
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
@@ -39,7 +39,7 @@ def read(
         BadFile: an archive is damaged, or holds no character with so many drawings.
         BadOption: Pillow is not installed.
     """
-    found: dict[str, list[np.ndarray[Any, Any]]] = {}
+    found: dict[str, list[Float[np.ndarray, "size size"]]] = {}
     for archive in archives:
         for name, images in _characters(archive, n_exemplars, size).items():
             found.setdefault(name, images)
@@ -54,7 +54,7 @@ def read(
     return torch.from_numpy(items / items.std()).float()
 
 
-def _characters(archive: Path, n_exemplars: int, size: int) -> dict[str, list[np.ndarray[Any, Any]]]:
+def _characters(archive: Path, n_exemplars: int, size: int) -> dict[str, list[Float[np.ndarray, "size size"]]]:
     """Alphabet/character -> its first drawings [size, size]."""
     try:
         with ZipFile(archive) as opened:
@@ -72,7 +72,7 @@ def _characters(archive: Path, n_exemplars: int, size: int) -> dict[str, list[np
         raise BadFile(f"Omniglot archive {archive}", found, next_step="fetch it anew") from error
 
 
-def _pixels(png: bytes, size: int) -> np.ndarray[Any, Any]:
+def _pixels(png: bytes, size: int) -> Float[np.ndarray, "size size"]:
     """Ink in 0..1: each pixel is the mean of those that it stands for."""
     try:
         from PIL import Image

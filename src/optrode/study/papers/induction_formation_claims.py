@@ -16,8 +16,8 @@ QUESTION: Final = (
 CLAIMS: Final = (
     Claim(
         "S1", "Fig. 3a", "In-context learning appears in a phase change, after a plateau at the loss of a random label from "
-        "the context.", "sequences until the loss is below .4 ln 2, all heads free", Bounds(10_000, 25_000),
-        "loss after half of these sequences, nats (ln 2 is .693)", Bounds(0.6, 0.85), "pilot", in_part=Bounds(6_000, 40_000),
+        "the context.", "sequences until the loss is below .4 ln 2, all heads free", Bounds(10_000.0, 25_000.0),
+        "loss after half of these sequences, nats (ln 2 is .693)", Bounds(0.6, 0.85), "pilot", in_part=Bounds(6_000.0, 40_000.0),
     ),
     Claim(
         "S2", "Fig. 3a", "Pairs of labels that were left out of training are looked up as well.",
@@ -26,9 +26,9 @@ CLAIMS: Final = (
     ),
     Claim(
         "S3", "Fig. 3b", "All heads of layer 2 become induction heads, and their strengths rise together.",
-        "heads of 8 that end stronger than .05 and are half-way when the middle one is, within 25 %", Bounds(low=8),
-        "heads of 8 that are a fifth as strong as they end at half the middle one's time", Bounds(high=1),
-        "code", in_part=Bounds(low=6),
+        "heads of 8 that end stronger than .05 and are half-way when the middle one is, within 25 %", Bounds(low=8.0),
+        "heads of 8 that are a fifth as strong as they end at half the middle one's time", Bounds(high=1.0),
+        "code", in_part=Bounds(low=6.0),
     ),
     Claim(
         "S4", "Fig. 4a", "Heads of layer 2 are redundant: any one can be silenced.",
@@ -44,12 +44,12 @@ CLAIMS: Final = (
     Claim(
         "S6", "Fig. 11", "Heads are wired many to many: a head of layer 1 serves several of layer 2, and is one of several.",
         "most readers of one writer, or most writers of one reader, the smaller, along keys or values, the smaller",
-        Bounds(low=2), "readers that do as well with no writer", Bounds(high=0), "code",
+        Bounds(low=2.0), "readers that do as well with no writer", Bounds(high=0.0), "code",
     ),
     Claim(
         "S7", "Fig. 4b", "Every head of layer 2 can learn the task alone.",
-        "networks with one head of layer 2, of 8, that come below .4 ln 2 within 38,400 sequences", Bounds(low=8),
-        "loss of a network with none after 19,200, nats", Bounds(low=0.6), "code", in_part=Bounds(low=7),
+        "networks with one head of layer 2, of 8, that come below .4 ln 2 within 38,400 sequences", Bounds(low=8.0),
+        "loss of a network with none after 19,200, nats", Bounds(low=0.6), "code", in_part=Bounds(low=7.0),
     ),
     Claim(
         "S8", "Fig. 5b", "The more of the circuit is clamped, the sooner the rest is learnt: match, copy, layer 1, previous "
@@ -59,8 +59,8 @@ CLAIMS: Final = (
     ),
     Claim(
         "S9", "Fig. 5b", "Only the free run and the one with the previous-token pattern clamped wait on a plateau.",
-        "sequences at .62 to .80 nats, the shorter of the two", Bounds(low=1_500),
-        "the longest of all others", Bounds(high=750), "code", in_part=Bounds(low=1_000),
+        "sequences at .62 to .80 nats, the shorter of the two", Bounds(low=1_500.0),
+        "the longest of all others", Bounds(high=750.0), "code", in_part=Bounds(low=1_000.0),
     ),
     Claim(
         "S10", "Fig. 8", "The previous-token pattern clamped in all heads of layer 1 is slower than in one: none is left "
@@ -86,8 +86,8 @@ CLAIMS: Final = (
     ),
     Claim(
         "S14", "Fig. 5a", "Three factors that depend on each other show a phase change, which goes as they are clamped.",
-        "steps until 5 % of the loss, free over two factors held at the truth, median of 5 draws", Bounds(low=3),
-        "share of the loss left with the two held at other vectors", Bounds(low=0.2), "pilot", in_part=Bounds(low=2),
+        "steps until 5 % of the loss, free over two factors held at the truth, median of 5 draws", Bounds(low=3.0),
+        "share of the loss left with the two held at other vectors", Bounds(low=0.2), "pilot", in_part=Bounds(low=2.0),
     ),
     Claim(
         "S15", "Fig. 4a", "Heads of layer 2 add up: each that joins, in the order of strength, lowers the loss.",
