@@ -10,6 +10,7 @@ seldom come in bursts are learnt by heart, in the weights; many that come in bur
     logits = read(network(task), batch)
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Final, final
 
@@ -145,7 +146,7 @@ class Bursty:
         classes[~is_novel] = self._classes(usual, int((~is_novel).sum()), generator)
         classes[is_novel] = self._classes(torch.ones(N_NOVEL), int(is_novel.sum()), generator) + self.n_classes
         means = torch.cat([world.means, _means(N_NOVEL, self.d_item, generator)])[classes]
-        eta = torch.randn(means.shape, generator=generator) * self.d_item**-0.5
+        eta = torch.randn(means.shape, generator=generator) / math.sqrt(self.d_item)
         items = (means + self.noise * eta) / (1 + self.noise**2) ** 0.5
         # Novel classes count from 0 again.
         labels = (torch.where(is_novel[:, None], classes - self.n_classes, classes) + self.shift) % self.n_labels
@@ -245,4 +246,4 @@ def _distinct(weights: Float[Tensor, " class"], n_rows: int, n: int, generator: 
 
 
 def _means(n: int, d: int, generator: torch.Generator) -> Float[Tensor, "n d"]:
-    return torch.randn(n, d, generator=generator) * d**-0.5
+    return torch.randn(n, d, generator=generator) / math.sqrt(d)

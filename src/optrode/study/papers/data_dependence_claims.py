@@ -20,9 +20,9 @@ CLAIMS: Final = (
     Claim(
         "R1a", "Fig. 2", "In-context learning appears abruptly, after a few hundred updates of Adam.",
         "updates until new classes in context are labelled right more often than half-way between 1/N and 1",
-        Bounds(300, 800),
+        Bounds(300.0, 800.0),
         "layer 1 silenced while it trains: accuracy with new classes after 800 updates", Bounds(high=0.45),
-        "pilot", in_part=Bounds(150, 1600),
+        "pilot", in_part=Bounds(150.0, 1600.0),
     ),
     Claim(
         "R1b", "Section 4", "Before that it picks any label from the context: accuracy goes from 1/L to 1/N.",
@@ -70,7 +70,7 @@ CLAIMS: Final = (
     Claim(
         "R3a", "Section 5", "Nested logits learn from nothing where there are more labels than pairs in context (L > N).",
         "updates until the loss is below 0.2 nats: L = 32, N = 8, all gains 0 at first",
-        Bounds(102, 112),
+        Bounds(102.0, 112.0),
         "L = N = 8: loss after 6,000 updates, nats", Bounds(low=2.05),
         "pilot",
     ),
