@@ -25,6 +25,8 @@ N_SPLITS: Final = 30
 WIRED: Final = 0.55
 """Accuracy, better than by guessing between the labels in context, with which two heads count as wired."""
 TOKENS: Final = ("x1", "l1", "x2", "l2", "q")
+GAP: Final = "\u00a0"
+"""Label of empty cells between maps."""
 
 
 def whole(lab: Lab, found: Found) -> Trained:
@@ -140,9 +142,9 @@ def pattern_map(pattern: Float[Tensor, "layer head pos src"], title: str, per_ro
     for layer in range(n_layers):
         for first in range(0, n_heads, per_row):
             group = pattern[layer, first : first + per_row]
-            rows += ["", *(f"L{layer + 1} h{first}-{first + len(group) - 1} {token}" for token in TOKENS)]
+            rows += [GAP, *(f"L{layer + 1} h{first}-{first + len(group) - 1} {token}" for token in TOKENS)]
             cells += [(), *(_row_of(group[:, pos], pos) for pos in range(n_pos))]
-    columns = ([*TOKENS, ""] * min(per_row, n_heads))[:-1]
+    columns = ([*TOKENS, GAP] * min(per_row, n_heads))[:-1]
     cells = [row + (None,) * (len(columns) - len(row)) for row in cells]
     return Map(title, "from", "to", tuple(rows[1:]), tuple(columns), tuple(cells[1:]), "attention")
 

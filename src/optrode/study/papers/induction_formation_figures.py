@@ -13,10 +13,7 @@ SEEN: Final = "sequences seen in training"
 LOSS: Final = "loss at the query, nats"
 LEVELS: Final[Mapping[str, float]] = {"ln 2": log(2), ".4 ln 2": 0.4 * log(2)}
 CLAMPS: Final = ("free", "previous token", "layer 1", "copy", "match", "layer 1 + copy")
-PATHS: Final = (
-    "previous-token heads silent, patterns kept", "previous-token heads silent, values kept",
-    "the others silent, patterns kept", "the others silent, values kept",
-)  # fmt: skip
+PATHS: Final = ("PT heads; patterns kept", "PT heads; values kept", "others; patterns kept", "others; values kept")
 N_HEADS: Final = 8
 
 
@@ -83,8 +80,7 @@ def _strengths(outcomes: Sequence[Outcome]) -> Chart:
     title = f"Induction strengths rise together: {n:.0f} of 8 heads of layer 2, in the middle seed"
     names = {f"strength {head}": f"head {head}" for head in range(N_HEADS)}
     caption = f"{_first(outcomes)} Attention from the query to the right label minus that to the wrong one."
-    lines = _all(outcomes[:1], names)
-    return Chart(title, SEEN, "induction strength", lines, caption=caption, levels={"no preference": 0.0})
+    return Chart(title, SEEN, "induction strength", _all(outcomes[:1], names), caption=caption)
 
 
 def _progress(outcomes: Sequence[Outcome]) -> Chart:
@@ -93,9 +89,7 @@ def _progress(outcomes: Sequence[Outcome]) -> Chart:
         f"A clamp is not a progress measure: when matching held in training has brought the loss to {control:.2f}, the free "
         f"network with matching held at evaluation is at {value:.2f}"
     )
-    names = {"clamp match": "match, held in training", "progress match": "match, held at evaluation alone"}
-    names |= {"clamp copy": "copy, held in training", "progress copy": "copy, held at evaluation alone"}
-    names |= {"clamp layer 1": "layer 1, held in training", "progress layer 1": "layer 1, held at evaluation alone"}
+    names = {f"{when} {part}": part for part in ("match", "copy", "layer 1") for when in ("clamp", "progress")}
     caption = (
         "Full lines: networks that train with the clamp. Dashed: the free network, measured with the same clamp put on for "
         "the measurement. What a network would do with a perfect part says little of how soon it learns the rest with it."
@@ -126,17 +120,19 @@ def _paths(outcomes: Sequence[Outcome]) -> Chart:
     title = f"Previous-token heads act through keys, the others through values: {100 * value:.0f} points of accuracy apart"
     lines = tuple(replace(one.lines["paths"], name=f"seed {one.random_seed}") for one in outcomes if "paths" in one.lines)
     caption = (
-        "Table 1 of the paper. Patterns kept: what silence does through the values of layer 2; values kept: through its "
-        "queries and keys. Previous-token heads are those that give the item before half of a label's attention."
+        "Table 1 of the paper: accuracy with these heads of layer 1 silent. Patterns kept: what silence does through the "
+        "values of layer 2; values kept: through its queries and keys. PT heads, previous-token heads, are those that give the "
+        "item before more than half of a label's attention."
     )
     return Chart(title, "silenced in layer 1", "accuracy", lines, kind="bars", labels=PATHS, caption=caption)
 
 
 def _alternatives(outcomes: Sequence[Outcome]) -> Chart:
-    ratio, wrong = _middle(outcomes, "S10"), _middle(outcomes, "S8", "control")
+    every, other = _middle(outcomes, "S10"), _middle(outcomes, "S10", "control")
+    wrong = _middle(outcomes, "S8", "control")
     title = (
-        f"Which head attends to the previous token hardly matters, but all of them take {ratio:.2f} times as long as one; a "
-        f"wrong pattern {wrong:.2f} times as long as none"
+        f"Previous-token patterns held in all heads take {every:.2f} times as long as in one, in another head {other:.2f}; a "
+        f"wrong pattern takes {wrong:.2f} times as long as none"
     )
     names = {"clamp free": "none", "clamp previous token": "one head", "clamp another head": "another head"}
     names |= {"clamp all heads": "all heads", "clamp two tokens back": "one head, two tokens back"}
@@ -165,10 +161,11 @@ def _anti(outcomes: Sequence[Outcome]) -> Chart:
         f"A head that attends to the wrong label fits pairs of training; on others its loss is {value:.2f} nats, that of "
         f"one that attends to the right label {control:.2f}"
     )
-    names = {f"{name} {part}": f"{name}, {words}" for name in ("anti-induction head", "induction head") for part, words in (
-        ("seen", "pairs of training"), ("unseen", "pairs left out"),
-    )}  # fmt: skip
-    caption = "Attention of the one head of layer 2 held at the wrong label, or at the right one; one line per random seed."
+    names = {f"{name} {part}": name for name in ("anti-induction head", "induction head") for part in ("seen", "unseen")}
+    caption = (
+        "Attention of the one head of layer 2 held at the wrong label, or at the right one; one line per random seed. Full "
+        "lines: label pairs of training; dashed: pairs left out."
+    )
     return Chart(title, SEEN, LOSS, _all(outcomes, names), levels=LEVELS, caption=caption)
 
 
@@ -205,7 +202,8 @@ def _wiring(outcomes: Sequence[Outcome]) -> tuple[Map, ...]:
     n, found = _middle(outcomes, "S6"), []
     for path, other in (("key", "values"), ("value", "queries and keys")):
         if f"wiring {path}" in outcomes[0].maps:
-            title = f"Many heads feed many heads through {path}s ({n:.0f} or more of each, in the middle seed)"
+            how = "many to many" if n > 1 else "not many to many"
+            title = f"Heads of layer 1 are wired to heads of layer 2 {how} through {path}s"
             caption = (
                 f"{_first(outcomes)} Accuracy with one head of layer 2 and one of layer 1, while {other} of layer 2 are as "
                 "with all of layer 1. Guessing between the labels in context gives .5."
