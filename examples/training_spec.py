@@ -46,6 +46,7 @@ FREE = op.train.Plan(
     measure_at=op.train.evenly(1000, 25), keep_at=op.train.log_spaced(1000),
 )  # fmt: skip
 SITE = "blocks.0.attn.pattern[head=0]"
+PROMPTS = (op.train.Prompt(torch.tensor([[3, 1, 4, 15, 9, 2] * 2])),)  # whose attention the page shows at each checkpoint
 PLANS = (
     FREE,
     FREE.but(name="previous token held", gates=(op.clamp(SITE, PREVIOUS),)),

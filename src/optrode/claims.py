@@ -41,10 +41,10 @@ class Paper:
 class Bounds:
     """Between which a value must lie, inclusive; None leaves a side open."""
 
-    low: float | None = None
-    high: float | None = None
+    low: float | int | None = None
+    high: float | int | None = None
 
-    def holds(self, value: float) -> bool:
+    def holds(self, value: float | int) -> bool:
         """Whether a finite value lies within."""
         inside = (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
         return math.isfinite(value) and inside
@@ -90,8 +90,8 @@ class Claim:
 class Measured:
     """A claim's value, and its control's, of one random seed. NaN or None where it could not be measured."""
 
-    value: float | None
-    control: float | None
+    value: float | int | None
+    control: float | int | None
 
 
 @final
@@ -146,8 +146,8 @@ def judge(claim: Claim, values: Sequence[float | None], controls: Sequence[float
     return "holds in part" if is_near and has_control else "not at this size"
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def _finite(value: float | int | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def _spread(values: Sequence[float | None]) -> tuple[float | None, float | None, float | None]:

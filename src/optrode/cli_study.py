@@ -13,22 +13,30 @@ def train(spec: Path, *, out: Out = None, steps: int | None = None, as_json: AsJ
 
     Parameters
     ----------
-    spec: A Python file of yours with PLAN = op.train.Plan(...), or PLANS, a tuple of runs to overlay. It is executed.
+    spec: A Python file of yours with PLAN = op.train.Plan(...), or PLANS, a tuple of runs to overlay; and PROMPTS and LOOKS,
+        if checkpoints are to be looked at. It is executed.
     steps: Train for so many steps instead of the plan's; a run in the folder goes on from where it is.
     """
     from optrode.console import showing, training_table
+    from optrode.reports.folder import write_run
     from optrode.reports.page import report as make_report
+    from optrode.train.emergence import watch
     from optrode.train.loop import fit
-    from optrode.train.spec import folder_name, read_plans
+    from optrode.train.spec import folder_name, read_spec
 
-    plans = read_plans(spec)
+    asked = read_spec(spec)
     folder = out or Path("runs") / spec.stem
     with showing(quiet=as_json) as progress:
-        runs = [
-            fit(plan if steps is None else plan.but(n_steps=steps), out=folder / folder_name(plan), progress=progress).run
-            for plan in plans
+        trained = [
+            fit(plan if steps is None else plan.but(n_steps=steps), out=folder / folder_name(plan), progress=progress)
+            for plan in asked.plans
         ]
-    page = make_report(*runs).save(folder / "report.html")
+        watched = [one for one in trained if asked.is_watched and one.run.checkpoints]
+        seen = [watch(one, prompts=asked.prompts, looks=asked.looks, progress=progress) for one in watched]
+    runs = [one.run for one in trained]
+    for one, emergence in zip(watched, seen, strict=True):
+        write_run(one.folder or folder, {"emergence": emergence})
+    page = make_report(*runs, *seen).save(folder / "report.html")
     if as_json:
         print_json({"report": str(page), "runs": runs})
     else:

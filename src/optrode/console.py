@@ -222,7 +222,7 @@ def study_list(names: "Sequence[str]", ledger: "Mapping[str, StudyRun]") -> None
     from optrode.claims import VERDICTS
     from optrode.study.ledger import counts
 
-    table = Table("study", "paper", *VERDICTS, title="studies")
+    table = Table(Column("study", no_wrap=True), "paper", *VERDICTS, title="studies")
     for name in names:
         run = ledger.get(name)
         cells = [str(n or "") for n in counts(run).values()] if run else ["" for _ in VERDICTS[1:]] + ["all"]

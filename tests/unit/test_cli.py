@@ -95,7 +95,7 @@ def test_help_loads_no_torch(words):
 
 
 def test_every_command_explains_itself(run):
-    for command in ("find", "sweep", "sites", "record", "report", "runs", "export", "tasks", "models"):
+    for command in ("find", "sweep", "train", "study", "sites", "record", "report", "runs", "export", "tasks", "models"):
         ran = run(command, "--help")
         assert ran.code == 0 and f"Usage: optrode {command}" in ran.out
 

@@ -176,8 +176,8 @@ def _finite(outcome: Outcome) -> Outcome:
     return replace(outcome, measured=kept)
 
 
-def _or_none(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+def _or_none(value: float | int | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def _check_keys(study: Study, outcome: Outcome) -> None:

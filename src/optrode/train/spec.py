@@ -3,16 +3,41 @@
 import re
 import runpy
 import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, final
 
 from optrode.errors import BadFile, OptrodeError, nearest
+from optrode.train.emergence import Prompt
 from optrode.train.plan import Plan
 
 _STEP = "define PLAN = op.train.Plan(...), or PLANS = (plan, plan.but(name=..., gates=...))"
 
 
-def read_plans(path: Path) -> tuple[Plan, ...]:
-    """The plans of a Python file, which is executed: its PLAN, or its PLANS.
+@final
+@dataclass(frozen=True)
+class Spec:
+    """What a file asks for.
+
+    Attributes:
+        plans: to be trained, one after another.
+        prompts: whose attention is watched at every checkpoint that is kept; see `op.train.watch`.
+        looks: name -> function of the model: measured at every checkpoint that is kept.
+    """
+
+    plans: tuple[Plan, ...]
+    prompts: tuple[Prompt, ...] = ()
+    looks: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether checkpoints are to be looked at."""
+        return bool(self.prompts or self.looks)
+
+
+def read_spec(path: Path) -> Spec:
+    """What a Python file, which is executed, asks for: its PLAN or PLANS, and its PROMPTS and LOOKS if it has any.
 
     Raises:
         BadFile: there is no such file, it fails, or it defines no plans, or two of one name.
@@ -28,7 +53,12 @@ def read_plans(path: Path) -> tuple[Plan, ...]:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         found = f"{type(error).__name__}: {error}" + (f" (line {lines[-1]})" if lines else "")
         raise BadFile(f"training spec {path}", found, next_step="run it with Python to see where it fails") from error
-    return _checked(path, names.get("PLANS", (names["PLAN"],) if "PLAN" in names else ()))
+    plans = _checked(path, names.get("PLANS", (names["PLAN"],) if "PLAN" in names else ()))
+    prompts = tuple(names.get("PROMPTS", ()))
+    if not all(isinstance(prompt, Prompt) for prompt in prompts):
+        step = "write PROMPTS = (op.train.Prompt([1, 2, 3]),)"
+        raise BadFile(f"training spec {path}", "one of its PROMPTS is no op.train.Prompt", next_step=step)
+    return Spec(plans, prompts, names.get("LOOKS", {}))
 
 
 def _checked(path: Path, plans: object) -> tuple[Plan, ...]:
