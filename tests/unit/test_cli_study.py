@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from optrode.cli import main
 from optrode.claims import Figures, StudyRun
+from optrode.cli import main
 from optrode.reports.folder import read_run
 from optrode.study import ledger
 from optrode.study.study import NAMES
@@ -106,7 +106,7 @@ def test_study_run_writes_its_page_and_enters_the_ledger(run, tmp_path, monkeypa
     code, out, _ = run("study", "show", "induction-formation")
     assert code == 0 and "S2" in out and "0.7" in out
     code, out, _ = run("study", "list", "--json")
-    assert json.loads(out) == {n: None for n in NAMES} | {
+    assert json.loads(out) == dict.fromkeys(NAMES) | {
         "induction-formation": {"holds": 1, "holds in part": 0, "not at this size": 0, "not measured": 1}
     }
 
