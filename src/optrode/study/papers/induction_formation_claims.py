@@ -18,7 +18,8 @@ CLAIMS: Final = (
         "S1", "Fig. 3a", "In-context learning appears in a phase change, after a plateau at the loss of a random label from "
         "the context.", "sequences until the loss is below .4 ln 2, all heads free",
         Bounds(10_000.0, 25_000.0),
-        "loss after half of these sequences, nats (ln 2 is .693)", Bounds(0.6, 0.85), "pilot", in_part=Bounds(6_000.0, 40_000.0),
+        "loss after half of these sequences, nats (ln 2 is .693)", Bounds(0.6, 0.85), "pilot",
+        in_part=Bounds(6_000.0, 40_000.0),
     ),
     Claim(
         "S2", "Fig. 3a", "Pairs of labels that were left out of training are looked up as well.",

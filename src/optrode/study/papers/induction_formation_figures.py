@@ -121,8 +121,8 @@ def _paths(outcomes: Sequence[Outcome]) -> Chart:
     lines = tuple(replace(one.lines["paths"], name=f"seed {one.random_seed}") for one in outcomes if "paths" in one.lines)
     caption = (
         "Table 1 of the paper: accuracy with these heads of layer 1 silent. Patterns kept: what silence does through the "
-        "values of layer 2; values kept: through its queries and keys. PT heads, previous-token heads, are those that give the "
-        "item before more than half of a label's attention."
+        "values of layer 2; values kept: through its queries and keys. PT heads, previous-token heads, are those that give "
+        "the item before more than half of a label's attention."
     )
     return Chart(title, "silenced in layer 1", "accuracy", lines, kind="bars", labels=PATHS, caption=caption)
 
@@ -131,8 +131,8 @@ def _alternatives(outcomes: Sequence[Outcome]) -> Chart:
     every, other = _middle(outcomes, "S10"), _middle(outcomes, "S10", "control")
     wrong = _middle(outcomes, "S8", "control")
     title = (
-        f"Previous-token patterns held in all heads take {every:.2f} times as long as in one, in another head {other:.2f}; a "
-        f"wrong pattern takes {wrong:.2f} times as long as none"
+        f"Previous-token patterns held in all heads take {every:.2f} times as long as in one, in another head {other:.2f}; "
+        f"a wrong pattern takes {wrong:.2f} times as long as none"
     )
     names = {"clamp free": "none", "clamp previous token": "one head", "clamp another head": "another head"}
     names |= {"clamp all heads": "all heads", "clamp two tokens back": "one head, two tokens back"}
