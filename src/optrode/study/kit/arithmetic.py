@@ -145,6 +145,18 @@ def accuracy(model: Model, chains: Int[Tensor, "row 8"]) -> float:
     return float((answer == chains[:, -1]).float().mean())
 
 
+@torch.no_grad()
+def expected_reward(model: Model, numbers: Numbers, chains: Int[Tensor, "row 8"]) -> float:
+    """Mean probability that an answer sampled at temperature 1 is right, over all steps that can be written before it."""
+    asked = chains[:, : STEP_AT + 1]
+    first = model(asked).logits[:, -1].softmax(-1)
+    steps = torch.arange(numbers.vocab).repeat(len(chains))[:, None]
+    rows = torch.cat([asked.repeat_interleave(numbers.vocab, 0), steps], 1)
+    then = model(rows).logits[:, -1].softmax(-1).unflatten(0, (len(chains), -1))
+    right = then.gather(-1, chains[:, None, -1:].expand(-1, numbers.vocab, 1))[..., 0]
+    return float((first * right).sum(1).mean())
+
+
 def network(numbers: Numbers, random_seed: int, *, n_layers: int = 3, n_heads: int = 8, d_model: int = 64) -> Model:
     """A GPT-2-like transformer with learned positions, untrained."""
     spec = Spec(

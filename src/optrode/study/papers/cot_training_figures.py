@@ -91,7 +91,7 @@ def _maps(outcomes: Sequence[Outcome]) -> tuple[Map, ...]:
     caption = (
         "Mean reciprocal rank of the bridge entity among all tokens when the stream after a layer goes through the final "
         "norm and the unembedding (logit lens), at the two relations of left-out questions; medians over random seeds. At "
-        "r1 the network can take the prefix for a single fact, whose tail is the bridge; at r2, with steps, it says the bridge."
+        "r1 the network can take the prefix for a single fact, whose tail is the bridge; at r2, with steps, it says it."
     )
     return tuple(_map([one.maps[arm] for one in outcomes], title, caption) for arm, title in titles.items())
 
