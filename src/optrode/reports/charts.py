@@ -133,7 +133,7 @@ def log_ticks(values: Sequence[float]) -> Figure:
     if not known:
         return {}
     low, high = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
-    steps = (1,) if high - low > 3 else (1, 2, 5)
+    steps = (1,) if high - low > 2 else (1, 2, 5)
     every = max(1, (high - low) // 8)
     found = [step * 10.0**power for power in range(low, high + 1, every) for step in steps]
     kept = [tick for tick in found if min(known) / 1.5 <= tick <= max(known) * 1.5]
@@ -168,7 +168,7 @@ def _mark(x: float) -> Figure:
 def _mark_label(x: float, words: str) -> Figure:
     return {
         "x": x, "xanchor": "right", "yref": "paper", "y": 1, "yanchor": "top", "text": words, "textangle": -90,
-        "name": "mark", "showarrow": False, "font": {"size": 11},
+        "showarrow": False, "font": {"size": 11},
     }  # fmt: skip
 
 

@@ -58,9 +58,7 @@
     // A line has the colour of the role that it is named by, or the colour of text that stands back.
     const tone = (shape) => (look[shape.name] ? look[shape.name].line.color : colour(shape.name === "now" ? "accent" : "muted"));
     layout.shapes = (figure.layout.shapes || []).map((shape) => merged(shape, { line: { color: tone(shape) } }));
-    layout.annotations = (figure.layout.annotations || []).map((note) => merged(note, {
-      font: { color: colour("muted") }, ...(note.name === "mark" ? { bgcolor: colour("paper") + "d0" } : {}),
-    }));
+    layout.annotations = (figure.layout.annotations || []).map((note) => merged(note, { font: { color: colour("muted") } }));
     return [traces, layout];
   };
   const options = (key) => ({

@@ -70,7 +70,8 @@ def study_lead(study: StudyRun, title: str) -> str:
 def _key_figures(study: StudyRun) -> list[tuple[str, str, str]]:
     found = Counter(finding.verdict for finding in study.findings)
     total = f"of {len(study.claims)}"
-    counted = [(capital(SHORT_WORDS[verdict]), str(found[verdict]), total) for verdict in VERDICTS if found[verdict]]
+    shown = VERDICTS if study.profile == "measured" else ()
+    counted = [(capital(SHORT_WORDS[verdict]), str(found[verdict]), total) for verdict in shown if found[verdict]]
     seeds = ", ".join(map(str, study.random_seeds))
     n_seeds = len(study.random_seeds)
     time = ("Time", duration(study.time_s), "all seeds together")

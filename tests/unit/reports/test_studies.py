@@ -71,7 +71,7 @@ def test_verdicts_are_words_with_a_sign():
 def test_a_quick_run_says_that_its_verdicts_mean_nothing():
     page = report(samples.study_run("quick"))
     assert plain(page).count(QUICK) == 2 and "5 of 8 claims hold" not in plain(page)
-    assert 'class="verdict holds"' not in page.html()
+    assert 'class="verdict holds"' not in page.html() and "<dt>Hold</dt>" not in page.html()
     assert QUICK not in plain(report(samples.study_run()))
 
 
