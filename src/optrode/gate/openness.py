@@ -62,7 +62,8 @@ class Schedule:
         return " ".join(parts) or "always"
 
     def _bound(self) -> str:
-        return f"above {self.above:g}" if self.above is not None else f"below {self.below:g}"
+        bounds = {"above": self.above, "below": self.below}
+        return " and ".join(f"{side} {bound:g}" for side, bound in bounds.items() if bound is not None) or "waited for"
 
     def is_passed(self, measures: Mapping[str, float]) -> bool:
         """Whether the threshold, if there is one, is passed by these measures."""

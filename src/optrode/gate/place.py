@@ -96,7 +96,8 @@ class _Placed:
             step = "check the selected positions against the prompts' lengths, and the scope"
         elif n_passes:
             found = "the model ran, but not through this module, or through compiled code that did not see the hook"
-            step = "check that the module is part of the forward pass, and hold gates before torch.compile"
+            step = "check that the module is part of the forward pass; for compiled code set "
+            step += "torch._dynamo.config.skip_nnmodule_hook_guards = False"
         else:
             found, step = "the model never ran while it was held", "call the model, not one of its parts, inside the context"
         raise GateNotFired(f"gate {self.gate.actuator} at {self.site.name}", found, next_step=step)
