@@ -258,7 +258,7 @@ class StudyRun:
         differences: from the paper, known beforehand.
         notes: said by the runs.
         random_seeds: of the runs.
-        time_s: seconds of all runs together.
+        time_s: processor seconds of all runs together.
         commit: of the code, or "unknown".
         provenance: versions, machine, command, date.
     """

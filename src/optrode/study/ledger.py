@@ -70,7 +70,7 @@ def counts(run: StudyRun) -> dict[str, int]:
 
 def overview(ledger: Mapping[str, StudyRun]) -> str:
     """One row per study, as a Markdown table: for the README."""
-    head = "| study | paper | claims | " + " | ".join(VERDICTS) + " | time |\n|---|---|---|---|---|---|---|---|"
+    head = "| study | paper | claims | " + " | ".join(VERDICTS) + " | processor time |\n|---|---|---|---|---|---|---|---|"
     return "\n".join([head, *(_row(name, ledger.get(name)) for name in NAMES)])
 
 
@@ -93,7 +93,7 @@ def _study(run: StudyRun) -> str:
     paper = f"{run.paper.title} ({run.paper.authors} {run.paper.year}, {run.paper.link})"
     packages = ", ".join(f"{name} {number}" for name, number in run.provenance.versions.items())
     source = (
-        f"Seeds {', '.join(map(str, run.random_seeds))}; {_minutes(run.time_s)} in all; commit {run.commit}; "
+        f"Seeds {', '.join(map(str, run.random_seeds))}; {_minutes(run.time_s)} of processor time; commit {run.commit}; "
         f"{run.provenance.date[:10]}; {run.provenance.machine}; {packages}."
     )
     lists = [f"* Differs from the paper: {text}" for text in run.differences] + [f"* {text}" for text in run.notes]

@@ -1,7 +1,7 @@
 """Text that every machine has: the sources of Python's own standard library, read character by character.
 
-Another version of Python has another text, so that numbers of a study may differ in their last digits; what the studies claim
-of it does not hang on them.
+Another version of Python has another text, so that numbers of a study may differ in their last digits; what the studies
+claim of it does not hang on them.
 
     words = text.corpus()
     rows = text.draw(words.seen, 16, 64, generator)

@@ -38,8 +38,8 @@ def _course(outcomes: Sequence[Outcome]) -> Chart:
     )
     caption = (
         "Relative distance over training: 1 is the memorising predictor, which knows the set of urns, 0 the generalising "
-        "one, which counts. Full lines: networks, one for each number of urns and random seed. Dashed: the posterior's weight, "
-        "from the checkpoint on at which the network is near any mixture of the two, for the first random seed."
+        "one, which counts. Full lines: networks, one for each number of urns and random seed. Dashed: the posterior's "
+        "weight, from the checkpoint on at which the network is near any mixture of the two, for the first random seed."
     )
     lines = [line for n in _sets(outcomes) for line in _all(outcomes, f"relative.{n}")]
     lines += [replace(line, name=f"{line.name}, predicted") for n in _sets(outcomes)

@@ -74,7 +74,7 @@ DIFFERENCES: Final = (
     "Circuits are of heads by exact ablation, not of edges by EAP-IG: a head is active where ablating it alone loses a "
     "tenth of the model's gap between clean and corrupt chains. The last figure shows other bounds than a tenth.",
     "The teacher is a network of the same size from another random seed, trained on until it answers nearly all chains.",
-    "Rewards are for the answer alone. Each batch of answers is used for one update, so that clipping never acts, and nothing "
-    "holds the policy to the base model.",
+    "Rewards are for the answer alone. Each batch of answers is used for one update, so that clipping never acts, and "
+    "nothing holds the policy to the base model.",
     "Think-on and think-off modes are left out: the small model has none.",
 )

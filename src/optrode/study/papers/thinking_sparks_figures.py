@@ -65,7 +65,7 @@ def _ablated(outcomes: Sequence[Outcome]) -> Chart:
     )
     caption = (
         "Accuracy lost with heads ablated together (output zero): the emergent heads of the fine-tuned model; as many "
-        "random ones that are active neither before nor after (mean of 20 draws); the same emergent heads in the base model. "
+        "random ones that are active neither before nor after (mean of 20 draws); the same emergent heads in the base. "
         "Medians over random seeds."
     )
     groups = [[one.lines["lost"].y[place] for one in outcomes] for place in range(3)]
@@ -88,7 +88,7 @@ def _maps(outcomes: Sequence[Outcome]) -> tuple[Map, ...]:
     """Of the first random seed: another's heads are others."""
     first = outcomes[0]
     caption = (
-        "What ablating each head alone costs at checkpoints, as a share of the model's gap between clean and corrupt chains, "
+        "What ablating each head alone costs at checkpoints, as a share of the gap between clean and corrupt chains, "
         f"from random seed {first.random_seed}. Rows are layer and head; heads that no run's circuit ever holds are left "
         "out."
     )
