@@ -104,7 +104,8 @@ def _laws(outcomes: Sequence[Outcome]) -> Chart:
         Line(name, tuple(float(ix) for ix in range(len(LAWS))), tuple(_end(outcomes, f"{law}.{test}") for law in LAWS))
         for test, name in (("IC", "in context (IC)"), ("IWL", "in the weights (IWL)"))
     )
-    return Chart(title, "law of the data", "accuracy", lines, kind="bars", labels=LAWS, caption=caption)
+    labels = tuple(law.removeprefix("K=") for law in LAWS)
+    return Chart(title, "classes K, and law of the data", "accuracy", lines, kind="bars", labels=labels, caption=caption)
 
 
 def _end(outcomes: Sequence[Outcome], key: str) -> float:

@@ -31,14 +31,14 @@ def _middle(outcomes: Sequence[Outcome], key: str, part: str = "value") -> float
 def _cuts(outcomes: Sequence[Outcome], arm: str) -> Chart:
     if arm == ARMS[0]:
         title = (
-            f"Cutting the query's encoding leaves {_middle(outcomes, 'I1'):.0%} of the accuracy above chance, cutting "
-            f"retrieval {_middle(outcomes, 'I4'):.0%}; cutting the merge leaves {_middle(outcomes, 'I3'):.0%}, and with the "
-            f"bypass {_middle(outcomes, 'I5'):.0%}"
+            f"Cutting the query's encoding leaves {_share(outcomes, 'I1')} of the accuracy above chance, cutting retrieval "
+            f"{_share(outcomes, 'I4')}; cutting the merge s > y leaves {_share(outcomes, 'I3')}, and cutting the bypass x > y "
+            f"besides {_share(outcomes, 'I5')}"
         )
     else:
         title = (
-            f"Trained without the bypass x > y, no step can be cut: at most {_middle(outcomes, 'I6'):.0%} of the accuracy "
-            "above chance is left"
+            f"Trained without the bypass x > y, {_share(outcomes, 'I6')} of the accuracy above chance is left at most when one "
+            "of the four steps is cut"
         )
     caption = (
         "Accuracy with a step's attention cut in all layers, and with as many other arrows cut at random (mean of 20 "
@@ -52,6 +52,12 @@ def _cuts(outcomes: Sequence[Outcome], arm: str) -> Chart:
     return Chart(title, "step", "accuracy", lines, kind="bars", labels=STEPS, levels=_LEVELS, caption=caption)
 
 
+def _share(outcomes: Sequence[Outcome], key: str) -> str:
+    """A median share in percent; accuracy below chance counts as nothing left."""
+    value = _middle(outcomes, key)
+    return "?" if isnan(value) else f"{max(value, 0.0):.0%}"
+
+
 def _median(outcomes: Sequence[Outcome], key: str) -> tuple[float, ...]:
     rows = [one.lines[key].y for one in outcomes if key in one.lines]
     return tuple(median(column) for column in zip(*rows, strict=True))
@@ -62,7 +68,8 @@ def _all(outcomes: Sequence[Outcome], start: str) -> tuple[Line, ...]:
 
 
 def _training(outcomes: Sequence[Outcome]) -> Chart:
-    title = "With the bypass closed, in-context classification is learnt too, later"
+    free, closed = (median(one.x[-1] for one in _all(outcomes, f"training.{arm}")) for arm in ARMS)
+    title = f"Free training takes {free:.0f} updates, training with the bypass closed {closed:.0f}"
     caption = (
         "Accuracy of labels at the query while the network trains, one line per random seed; runs stop at 0.95. In the "
         "second kind of run labels may not look at words (x > y), at any layer, so that everything must go through s."
@@ -106,7 +113,7 @@ def _heads(outcomes: Sequence[Outcome]) -> Map | None:
 
 
 def _slides(outcomes: Sequence[Outcome]) -> tuple[Slides, ...]:
-    title = "Words are read into forerunner tokens and labels first, labels into the query's forerunner token last"
+    title = "Where attention goes, layer by layer: words to s and y early, labels to the query's s last"
     caption = (
         "Mean attention over heads and rows whose query is of the second demonstration's class, after free training (first "
         "random seed): from each position (down) to those before it (across)."
