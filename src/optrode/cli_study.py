@@ -28,14 +28,16 @@ def train(spec: Path, *, out: Out = None, steps: int | None = None, as_json: AsJ
     folder = out or Path("runs") / spec.stem
     with showing(quiet=as_json) as progress:
         trained = [
-            fit(plan if steps is None else plan.but(n_steps=steps), out=folder / folder_name(plan), progress=progress)
+            fit(plan if steps is None else plan.but(n_steps=steps), out=folder / folder_name(plan.name), progress=progress)
             for plan in asked.plans
         ]
-        watched = [one for one in trained if asked.is_watched and one.run.checkpoints]
-        seen = [watch(one, prompts=asked.prompts, looks=asked.looks, progress=progress) for one in watched]
+        seen = [
+            watch(one, prompts=asked.prompts, looks=asked.looks, gates=asked.always(plan), progress=progress)
+            for one, plan in zip(trained, asked.plans, strict=True) if asked.is_watched and one.run.checkpoints
+        ]  # fmt: skip
     runs = [one.run for one in trained]
-    for one, emergence in zip(watched, seen, strict=True):
-        write_run(one.folder or folder, {"emergence": emergence})
+    for emergence in seen:
+        write_run(folder / folder_name(emergence.run), {"emergence": emergence})
     page = make_report(*runs, *seen).save(folder / "report.html")
     if as_json:
         print_json({"report": str(page), "runs": runs})

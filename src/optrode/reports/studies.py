@@ -74,7 +74,7 @@ def _key_figures(study: StudyRun) -> list[tuple[str, str, str]]:
     counted = [(capital(SHORT_WORDS[verdict]), str(found[verdict]), total) for verdict in shown if found[verdict]]
     seeds = ", ".join(map(str, study.random_seeds))
     n_seeds = len(study.random_seeds)
-    time = ("Time", duration(study.time_s), "all seeds together")
+    time = ("Processor time", duration(study.time_s), "all seeds together")
     return [*counted, ("Random seeds", str(n_seeds), seeds if n_seeds <= FEW_SEEDS else "listed below"), time]
 
 
@@ -206,7 +206,7 @@ def study_source(study: StudyRun) -> str:
     seeds = ", ".join(map(str, study.random_seeds))
     rows = (
         ("Random seeds", text(seeds)), ("Commit", code(study.commit)), ("Profile", text(study.profile)),
-        ("Time", text(duration(study.time_s))), ("Machine", text(study.provenance.machine)),
+        ("Processor time", text(duration(study.time_s))), ("Machine", text(study.provenance.machine)),
         ("Date (UTC)", text(study.provenance.date.replace("T", " ").removesuffix("+00:00"))),
         ("Command", code(study.provenance.command)),
     )  # fmt: skip

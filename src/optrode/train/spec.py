@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 from optrode.errors import BadFile, OptrodeError, nearest
+from optrode.gate.gate import Gate
 from optrode.train.emergence import Prompt
 from optrode.train.plan import Plan
 
@@ -34,6 +35,10 @@ class Spec:
     def is_watched(self) -> bool:
         """Whether checkpoints are to be looked at."""
         return bool(self.prompts or self.looks)
+
+    def always(self, plan: Plan) -> tuple[Gate, ...]:
+        """The gates that a run is looked at with: those that it was trained with from beginning to end."""
+        return tuple(gate for gate in plan.gates if gate.when is None)
 
 
 def read_spec(path: Path) -> Spec:
@@ -64,13 +69,13 @@ def read_spec(path: Path) -> Spec:
 def _checked(path: Path, plans: object) -> tuple[Plan, ...]:
     if not isinstance(plans, (list, tuple)) or not plans or not all(isinstance(plan, Plan) for plan in plans):
         raise BadFile(f"training spec {path}", "it defines no plan", next_step=_STEP)
-    names = [folder_name(plan) for plan in plans]
+    names = [folder_name(plan.name) for plan in plans]
     if len(set(names)) < len(names):
         found = f"two of its plans are called {max(names, key=names.count)!r}"
         raise BadFile(f"training spec {path}", found, next_step="give each a name: plan.but(name=...)")
     return tuple(plans)
 
 
-def folder_name(plan: Plan) -> str:
+def folder_name(name: str) -> str:
     """A plan's name as that of a folder: words joined by hyphens."""
-    return re.sub(r"[^\w.]+", "-", plan.name).strip("-.") or "run"
+    return re.sub(r"[^\w.]+", "-", name).strip("-.") or "run"
