@@ -32,13 +32,13 @@ def _cuts(outcomes: Sequence[Outcome], arm: str) -> Chart:
     if arm == ARMS[0]:
         title = (
             f"Cutting the query's encoding leaves {_share(outcomes, 'I1')} of the accuracy above chance, cutting retrieval "
-            f"{_share(outcomes, 'I4')}; cutting the merge s > y leaves {_share(outcomes, 'I3')}, and cutting the bypass x > y "
-            f"besides {_share(outcomes, 'I5')}"
+            f"{_share(outcomes, 'I4')}; cutting the merge s > y leaves {_share(outcomes, 'I3')}, with the bypass x > y "
+            f"cut too {_share(outcomes, 'I5')}"
         )
     else:
         title = (
-            f"Trained without the bypass x > y, {_share(outcomes, 'I6')} of the accuracy above chance is left at most when one "
-            "of the four steps is cut"
+            f"Trained without the bypass x > y, at most {_share(outcomes, 'I6')} of the accuracy above chance is left when "
+            "one of the four steps is cut"
         )
     caption = (
         "Accuracy with a step's attention cut in all layers, and with as many other arrows cut at random (mean of 20 "
