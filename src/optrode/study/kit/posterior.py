@@ -140,7 +140,7 @@ def held_out(cells: Sequence[Cell], starts: Sequence[tuple[float, float, float]]
     return [fitted[cell.group].weight(cell.pair, cell.step) for cell in cells]
 
 
-def slope(x: Sequence[float], y: Sequence[float]) -> float:
+def slope(x: Sequence[float | int], y: Sequence[float]) -> float:
     """Exponent of the power law that fits best on logarithmic axes; NaN for fewer than two finite points."""
     pairs = [(a, b) for a, b in zip(x, y, strict=True) if np.isfinite(b) and b > 0]
     if len(pairs) < 2:

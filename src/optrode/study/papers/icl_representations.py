@@ -114,7 +114,8 @@ def _paste(setting: Setting, exam: _Exam, name: str, source: Model, blocks: Sequ
     phi = task.draw_representation(D_X, 0, _generator(setting, 3))
     plan = _plan(setting, name, phi, exam, setting.pick(600, 4), setting.pick(50, 2))
     assert isinstance(module := source.module, Transformer)
-    return fit(plan.but(make=lambda seed: pasted(module, blocks, seed + 7, n_fresh=1), optimizer=adam(2e-3, fused=True)), progress=setting.progress)
+    changed = plan.but(make=lambda seed: pasted(module, blocks, seed + 7, n_fresh=1), optimizer=adam(2e-3, fused=True))
+    return fit(changed, progress=setting.progress)
 
 
 def _risk(exam: _Exam, model: Model, lines: dict[str, Line]) -> dict[str, Measured]:
@@ -165,7 +166,7 @@ def _depth(exam: _Exam, model: Model, blank: Model, lines: dict[str, Line]) -> d
     }
 
 
-def _probes(streams: Sequence[Features], target: Features) -> list[float]:
+def _probes(streams: Sequence[Features], target: Float[Tensor, "row point wanted"]) -> list[float]:
     return [probe(stream, target) for stream in streams]
 
 

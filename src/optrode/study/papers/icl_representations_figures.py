@@ -30,8 +30,8 @@ def _risk(outcomes: Sequence[Outcome]) -> Chart:
     )
     caption = (
         "Squared error of the next label against the number of examples before it, mean over 1,000 rows, one line per "
-        "random seed, each with a representation Phi of its own. Dashed: what regression with and without the representation "
-        "reaches. The shares are those of the later half of the points."
+        "random seed, each with a representation Phi of its own. Dashed: what regression with and without the "
+        "representation reaches. The shares are those of the later half of the points."
     )
     lines = _all(outcomes, "risk.network", "risk.phi", "risk.x")
     return Chart(title, "examples before", "mean squared error (variance of y: 1)", lines, log_y=True, caption=caption)
@@ -44,8 +44,8 @@ def _depth(outcomes: Sequence[Outcome]) -> Chart:
     )
     caption = (
         "Share of variance that a linear probe explains, on rows that it was not fitted on, after the embedding (0) and "
-        "after each block, one line per random seed. Phi(x) at y: the features of the point before, copied to its label's token. "
-        "Dashed: controls."
+        "after each block, one line per random seed. Phi(x) at y: the features of the point before, copied to its label's "
+        "token. Dashed: controls."
     )
     shown = ("Phi(x) at x", "Phi(x) at y", "x at y", "ridge prediction at x")
     controls = ("Phi(x) at x, untrained", "fixed readout of Phi(x) at x", "next Phi(x) at y")
