@@ -16,7 +16,7 @@ from optrode.model.model import Model
 from optrode.study.kit import hops
 from optrode.study.kit.curves import line
 from optrode.study.kit.hops import ANSWER_AT, BRIDGE_AT, Lessons, Questions, World
-from optrode.study.papers.cot_training_claims import CLAIMS, DIFFERENCES, NOISE, PAPER, QUESTION
+from optrode.study.papers.cot_training_claims import CLAIMS, DIFFERENCES, MUCH_NOISE, NOISE, PAPER, QUESTION
 from optrode.study.papers.cot_training_figures import figures
 from optrode.study.study import Outcome, Setting, Study
 from optrode.train.loop import Trained, fit
@@ -25,7 +25,13 @@ from optrode.train.plan import Measure, Plan, adamw, evenly
 N_ROWS: Final = 128
 FACT_SHARE: Final = 0.4
 PHI: Final = 7.2
-ARMS: Final = ("steps", "no steps", "answers noisy", "both noisy", "fewer questions")
+NOISES: Final = {
+    "answers noisy": (NOISE, (ANSWER_AT,)),
+    "both noisy": (NOISE, (BRIDGE_AT, ANSWER_AT)),
+    "most answers noisy": (MUCH_NOISE, (ANSWER_AT,)),
+}
+"""Share of the questions, and positions after which a random entity is taught."""
+ARMS: Final = ("steps", "no steps", "fewer questions", *NOISES)
 TESTS: Final[Mapping[str, str]] = {"in distribution": "id_test", "out of distribution": "ood_test"}
 
 
@@ -58,15 +64,15 @@ class _Lab:
         if arm == "fewer questions":
             asked = asked[torch.rand(len(asked), generator=self.generator(3)) >= NOISE]
         made = hops.lessons(self.world, self.questions.facts, asked, has_bridge=arm != "no steps")
-        if not arm.endswith("noisy"):
+        if arm not in NOISES:
             return made
-        at = (ANSWER_AT,) if arm == "answers noisy" else (BRIDGE_AT, ANSWER_AT)
-        return hops.with_noise(made, NOISE, self.world.n_entities, self.generator(3), at=at)
+        share, at = NOISES[arm]
+        return hops.with_noise(made, share, self.world.n_entities, self.generator(3), at=at)
 
     def fit(self, arm: str) -> Trained:
         """Train an arm, and test it meanwhile."""
         learned, pick = self.lessons(arm), self.setting.pick
-        n_steps, n_rows = pick(700, 2), pick(N_ROWS, 8)
+        n_steps, n_rows = pick(600, 2), pick(N_ROWS, 8)
         answer = hops.answer_directly if arm == "no steps" else hops.answer_by_bridge
         tests = {name: getattr(self.questions, rows) for name, rows in TESTS.items()}
         look = lambda model: {name: hops.accuracy(model, asked, answer) for name, asked in tests.items()}  # noqa: E731
@@ -99,7 +105,8 @@ def _accuracies(ends: Mapping[str, Mapping[str, float]]) -> dict[str, Measured]:
         "C1a": Measured(ends["steps"][outside], ends["no steps"][outside]),
         "C1b": Measured(ends["steps"][inside], ends["no steps"][inside]),
         "C3a": Measured(*(lost[arm][outside] - lost[arm][inside] for arm in ("answers noisy", "fewer questions"))),
-        "C3b": Measured(ends["answers noisy"][inside], ends["both noisy"][inside]),
+        "C3b": Measured(ends["answers noisy"][inside], ends["most answers noisy"][inside]),
+        "C3c": Measured(lost["both noisy"][inside] - lost["answers noisy"][inside], lost["fewer questions"][inside]),
     }
 
 
