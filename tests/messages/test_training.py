@@ -93,7 +93,8 @@ class TestReading:
     @pytest.mark.parametrize("name", ["blocks.2.mlp_out", "blocks.1.resid_post", OUT])
     def test_what_comes_later_is_not_known(self, model, name):
         gate = op.compute(OUT, lambda h, around: around[name], reads=name)
-        with refused(SiteUnavailable, f"{name}, read by a gate", "has not come by in this pass", "op.first_pass()", by=model):
+        parts = (f"{name}, read by a gate", "has not come by in this pass", "op.first_pass()")
+        with refused(SiteUnavailable, *parts, by=model):
             held(model, gate)
 
     def test_what_was_not_promised_is_not_known(self, model):
@@ -128,7 +129,7 @@ class TestComputing:
         not_called, no_tensor, none, a_list = json.loads(done.stdout)
         assert not_called[0] == "BadGate" and "its function is of type int" in not_called[1]
         assert no_tensor[0] == "BadGate" and "its function returned float" in no_tensor[1]
-        assert none[0] == "BadGate" and "its function returned NoneType. Next: return a tensor of the site's shape" in none[1]
+        assert none[0] == "BadGate" and "returned NoneType. Next: return a tensor of the site's shape" in none[1]
         assert a_list[0] == "BadGate" and "when=1000 of zero: it is of type int, not a schedule" in a_list[1]
 
 
@@ -150,8 +151,8 @@ def outcome(make):
 
 OUT = "blocks.1.mlp_out"
 print(json.dumps([outcome(make) for make in (
-    lambda: op.compute(OUT, 3), lambda: op.compute(OUT, lambda h, around: 0.5), lambda: op.compute(OUT, lambda h, around: None),
-    lambda: op.zero(OUT, when=1000),
+    lambda: op.compute(OUT, 3), lambda: op.compute(OUT, lambda h, around: 0.5),
+    lambda: op.compute(OUT, lambda h, around: None), lambda: op.zero(OUT, when=1000),
 )]))
 """
 
@@ -159,7 +160,7 @@ print(json.dumps([outcome(make) for make in (
 class TestAside:
     def test_gates_that_a_pass_aside_cannot_hold(self):
         for inner in (op.zero("embed", when=op.when(3)), op.patch("embed", op.first_pass())):
-            with refused(BadGate, "a pass with", "neither schedules nor passes of its own", "the gate that takes its values"):
+            with refused(BadGate, "a pass with", "neither schedules nor passes of its own", "that takes its values"):
                 op.first_pass(inner)
 
     def test_a_mean_of_a_pass(self):
@@ -176,7 +177,8 @@ class TestAside:
 
     def test_a_cache_would_be_added_to_twice(self, model):
         gate = op.patch(OUT, op.first_pass())
-        with refused(BadGate, "gate from a first pass", "the same K/V cache", "use_cache=False", by=model), op.gates(model, gate):
+        parts = ("gate from a first pass", "the same K/V cache", "use_cache=False")
+        with refused(BadGate, *parts, by=model), op.gates(model, gate):
             model.generate(PROMPT, max_new_tokens=3)
         with op.gates(model, gate):
             model.generate(PROMPT, max_new_tokens=3, use_cache=False)

@@ -97,8 +97,9 @@ def training(model, compiled):
     """Weights after four steps with a gate in the first two."""
     call = torch.compile(model.module, backend=BACKEND) if compiled else model.module
     optimizer = torch.optim.SGD(model.module.train().parameters(), lr=0.1)
-    gates = (op.zero("blocks.0.attn.z[head=1]", when=op.when(until=2)), op.scale("blocks.1.mlp_out", 0.5, when=op.when(ramp=3)))
-    with op.gates(model, *gates, optimizer=optimizer):
+    ending = op.zero("blocks.0.attn.z[head=1]", when=op.when(until=2))
+    rising = op.scale("blocks.1.mlp_out", 0.5, when=op.when(ramp=3))
+    with op.gates(model, ending, rising, optimizer=optimizer):
         for _ in range(4):
             optimizer.zero_grad()
             logits = call(TOKENS).logits
