@@ -34,7 +34,7 @@ CLAIMS: Final = (
         Bounds(high=1e-3), "least such difference with 1/lambda in place of e^W(1/lambda)", Bounds(low=0.01), "paper",
     ),
     Claim(
-        "M1e", "Sec. 4", "Where the law turns within the run, at a peak or upside down at a trough, the measured ratio does.",
+        "M1e", "Sec. 4", "Where the law turns within the run, at a peak or, upside down, at a trough, the ratio does.",
         "distance of that step from the largest (smallest) running median of 5 looks, as a share of the run; median over "
         "layers whose law turns",
         Bounds(high=0.1), "mean distance of a step drawn from the whole run", Bounds(low=0.2), "own", Bounds(high=0.2),
