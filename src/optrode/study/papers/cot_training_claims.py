@@ -26,7 +26,8 @@ CLAIMS: Final = (
         "recalled", in_part=Bounds(low=0.7),
     ),
     Claim(
-        "C1b", "abstract; learning curves", "With steps, left-out questions of combined facts are answered much sooner than without.",
+        "C1b", "abstract; learning curves",
+        "With steps, left-out questions of combined facts are answered much sooner than without.",
         "accuracy of left-out questions of facts in distribution",
         Bounds(low=0.95),
         "the network trained on as many sequences without steps", Bounds(high=0.6),
