@@ -195,7 +195,7 @@ def summary(study: Study, profile: str, outcomes: Sequence[Outcome]) -> StudyRun
     seeds = tuple(o.random_seed for o in outcomes)
     time_s = round(sum(o.time_s for o in outcomes), 1)
     notes = tuple(dict.fromkeys(note for o in outcomes for note in o.notes))
-    source = provenance(study.slug, "", seeds[0], time_s=time_s)
+    source = replace(provenance(study.slug, "", seeds[0], time_s=time_s), command=f"optrode study run {study.slug}")
     return StudyRun(
         study.slug, study.paper, study.question, profile, study.claims, findings, study.differences, notes, seeds, time_s,
         _commit(), source,
