@@ -36,6 +36,14 @@ class Run:
         """Share of steps at which the choice is another than before."""
         return float((self.choice[:, 1:] != self.choice[:, :-1]).double().mean())
 
+    def crossing_rate(self, surety: float = 0.8) -> float:
+        """Crossings a step from one choice made with some surety to the next other one, however unsure between."""
+        last, n = torch.full_like(self.choice[:, 0], -1), 0
+        for choice, sure in zip(self.choice.unbind(1), (self.surety > surety).unbind(1), strict=True):
+            n += int((sure & (last >= 0) & (choice != last)).sum())
+            last = torch.where(sure, choice, last)
+        return n / self.choice.numel()
+
 
 def network(model: Model) -> Recurrent:
     """The module of a recurrent model."""
@@ -109,7 +117,7 @@ def turns(points: Float[Tensor, "run time 2"]) -> Float[Tensor, " run"]:
 
 def pushes(
     model: Model, states: Float[Tensor, "state unit"], own: Int[Tensor, " state"], other: Int[Tensor, " state"],
-    n_steps: int = 12,
+    n_steps: int = 5,
 ) -> Float[Tensor, "state unit"]:  # fmt: skip
     """What each unit adds to the logit of `other` minus that of `own`, `n_steps` later and without noise."""
     weight, readout = recurrent_weight(model), network(model).readout.weight.detach()

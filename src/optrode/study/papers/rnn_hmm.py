@@ -23,6 +23,8 @@ from optrode.study.papers.rnn_hmm_training import Size
 from optrode.study.study import Outcome, Setting, Study
 
 HIDDEN: Final = "module:cells.0.hidden.out"
+Kicks = tuple[list[int], list[int]]
+"""Units that push away from either side."""
 
 
 @final
@@ -92,7 +94,7 @@ def orbit(seen: Look) -> tuple[dict[str, Measured], Tensor]:
     fresh = as_model(build(task.SPEC, 0, init="he"))
     other, _ = turns_a_cycle(orbits.drive(fresh, seen.noise))
     bias = op.add("module:cells.0.pre.out", torch.full((task.SPEC.d_hidden,), 1.0))
-    grown = [exponent(radii(seen, gate)) for gate in (None, bias)]
+    grown = [abs(exponent(radii(seen, gate)) - 1) for gate in (None, bias)]
     return {"H4": Measured(turned, other), "H5": Measured(*grown)}, points
 
 
@@ -131,18 +133,22 @@ def contrast(seen: Look, has_it: Tensor, generator: torch.Generator) -> Measured
     return Measured(value, control)
 
 
-def kick_units(seen: Look, n_each: int = 3) -> list[int]:
+def kick_units(seen: Look, n_each: int = 3) -> tuple[list[int], list[int]]:
     """For either side, the units that push most from its kick zone to the other side."""
-    found: list[int] = []
+    found: list[list[int]] = []
     for side, other in (task.SIDES, task.SIDES[::-1]):
-        here = seen.zone["kick"] & (seen.own == side)
-        if not bool(here.any()):
-            here = seen.own == side
+        here = leaving(seen, side)
         own = seen.own[here]
         push = orbits.pushes(seen.model, seen.states[here], own, torch.full_like(own, other)).sum(0)
-        push[found] = -math.inf
-        found += push.argsort(descending=True)[:n_each].tolist()
-    return found
+        push[[unit for units in found for unit in units]] = -math.inf
+        found.append(push.argsort(descending=True)[:n_each].tolist())
+    return found[0], found[1]
+
+
+def leaving(seen: Look, side: int) -> Tensor:
+    """Which states are in a side's kick zone; all of that side, or all, where none is."""
+    options = (seen.zone["kick"] & (seen.own == side), seen.own == side, seen.own >= 0)
+    return next(option for option in options if bool(option.any()))
 
 
 def site(units: Sequence[int], steps: str = "") -> str:
@@ -150,51 +156,60 @@ def site(units: Sequence[int], steps: str = "") -> str:
     return f"{HIDDEN}[{steps}feature={'|'.join(map(str, units))}]"
 
 
-def random_units(kicks: Sequence[int], size: Size, generator: torch.Generator) -> list[list[int]]:
-    """Sets of as many other units."""
-    rest = torch.tensor([unit for unit in range(task.SPEC.d_hidden) if unit not in kicks])
-    return [rest[torch.randperm(len(rest), generator=generator)[: len(kicks)]].tolist() for _ in range(size.n_random)]
+def random_units(kicks: Kicks, size: Size, generator: torch.Generator) -> list[Kicks]:
+    """Pairs of sets of as many other units."""
+    rest = torch.tensor([unit for unit in range(task.SPEC.d_hidden) if unit not in (*kicks[0], *kicks[1])])
+    order = [rest[torch.randperm(len(rest), generator=generator)].tolist() for _ in range(size.n_random)]
+    n = len(kicks[0])
+    return [(units[:n], units[n : 2 * n]) for units in order]
 
 
-def switch_rate(seen: Look, size: Size, *gates: Any) -> float:
-    """With gates held throughout."""
+def crossing_rate(seen: Look, size: Size, *gates: Any) -> float:
+    """Crossings between sides a step, with gates held throughout."""
     with op.gates(seen.model, *gates):
-        return orbits.drive(seen.model, seen.noise, skip=size.skip).switch_rate
+        return orbits.drive(seen.model, seen.noise, skip=size.skip).crossing_rate()
 
 
-def peak(seen: Look, *gates: Any) -> Tensor:
-    """[state] greatest size of the state within 16 steps."""
-    noise = seen.noise.flatten(0, 1)[: 16 * len(seen.states)].unfold(0, 16, 16).transpose(1, 2)
+def peak(seen: Look, side: int, *gates: Any, n_steps: int = 20) -> Tensor:
+    """[state] greatest size of the state within some steps from a side's kick zone."""
+    states = seen.states[leaving(seen, side)].repeat(8, 1)
+    noise = seen.noise.flatten(0, 1)[: n_steps * len(states)].unflatten(0, (len(states), n_steps))
     with op.gates(seen.model, *gates):
-        run = orbits.drive(seen.model, noise, seen.states[: len(noise)])
+        run = orbits.drive(seen.model, noise, states)
     found: Tensor = run.states.norm(dim=-1).amax(1)
     return found
 
 
-def gated(
-    seen: Look, kicks: Sequence[int], size: Size, generator: torch.Generator
-) -> tuple[dict[str, Measured], list[float]]:  # fmt: skip
-    """H8, H9: kick units and as many others silenced throughout, or doubled for four steps; switches in 100 steps."""
-    sets = [list(kicks), *random_units(kicks, size, generator)]
-    free = switch_rate(seen, size)
-    silent = [switch_rate(seen, size, op.zero(site(units))) for units in sets]
-    plain = peak(seen)
-    doubled = [float((peak(seen, op.scale(site(units, "pos=0:4, "), 2.0)) / plain).median()) for units in sets]
-    rest = [float(torch.tensor(values[1:]).median()) for values in (silent, doubled)]
-    found = {"H8": Measured(silent[0] / max(free, 1e-9), rest[0] / max(free, 1e-9)), "H9": Measured(doubled[0], rest[1])}
-    return found, [100 * rate for rate in (free, silent[0], rest[0])]
+def gated(seen: Look, kicks: Kicks, others: Sequence[Kicks], size: Size) -> tuple[dict[str, Measured], list[float]]:
+    """H8, H9: either side's units silenced throughout, or doubled for four steps; crossings in 100 steps."""
+    free = crossing_rate(seen, size)
+    plain = [peak(seen, side) for side in task.SIDES]
+    silent, grown = [], []
+    for pair in (kicks, *others):
+        silent.append(sum(crossing_rate(seen, size, op.zero(site(units))) for units in pair) / 2)
+        doubled = [peak(seen, side, op.scale(site(units, "pos=0:4, "), 2.0))
+                   for side, units in zip(task.SIDES, pair, strict=True)]  # fmt: skip
+        grown.append(sum(float((high / low).median()) for high, low in zip(doubled, plain, strict=True)) / 2)
+    calm, still = middle(silent[1:]), middle(grown[1:])
+    share = [rate / free if free else math.nan for rate in (silent[0], calm)]
+    return {"H8": Measured(*share), "H9": Measured(grown[0], still)}, [100 * rate for rate in (free, silent[0], calm)]
 
 
-def wiring(model: Model, kicks: Sequence[int], size: Size, generator: torch.Generator) -> Measured:
+def wiring(model: Model, kicks: Kicks, others: Sequence[Kicks]) -> Measured:
     """H10: mean weight within the two groups minus between them, in standard deviations of all recurrent weights."""
     weight = orbits.recurrent_weight(model)
     values = []
-    for units in (list(kicks), *random_units(kicks, size, generator)):
-        part, half = weight[units][:, units] / weight.std(), len(units) // 2
-        group = torch.arange(len(units)) >= half
+    for first, second in (kicks, *others):
+        units, group = [*first, *second], torch.tensor([0] * len(first) + [1] * len(second))
+        part = weight[units][:, units] / weight.std()
         same = (group[:, None] == group) & ~torch.eye(len(units), dtype=torch.bool)
         values.append(float(part[same].mean() - part[group[:, None] != group].mean()))
-    return Measured(values[0], float(torch.tensor(values[1:]).median()))
+    return Measured(values[0], middle(values[1:]))
+
+
+def middle(values: Sequence[float]) -> float:
+    """Their median."""
+    return float(torch.tensor(values).median())
 
 
 def onset(run: op.train.TrainingRun, untrained: float, levels: tuple[float, float]) -> Measured:
@@ -232,10 +247,11 @@ def _xy(x: Sequence[float], y: Sequence[float]) -> tuple[tuple[float, ...], tupl
     return tuple(map(float, x)), tuple(round(float(value), 4) for value in y)
 
 
-def wiring_map(model: Model, kicks: Sequence[int]) -> Map:
+def wiring_map(model: Model, kicks: Kicks) -> Map:
     """Recurrent weights among the kick units."""
-    weight = orbits.recurrent_weight(model)[list(kicks)][:, list(kicks)]
-    names = tuple(f"{side}: unit {unit}" for unit, side in zip(kicks, "AAACCC", strict=False))
+    units = [*kicks[0], *kicks[1]]
+    weight = orbits.recurrent_weight(model)[units][:, units]
+    names = tuple(f"{side}: unit {unit}" for side, part in zip("AC", kicks, strict=True) for unit in part)
     cells = tuple(tuple(round(float(value), 3) for value in row) for row in weight)
     return Map("", "to", "from", names, names, cells, "weight", is_signed=True)
 
@@ -249,16 +265,17 @@ def run(setting: Setting) -> Outcome:
     seen = look(trained.model, size, generator)
     kicks = kick_units(seen)
     turning, points = orbit(seen)
-    held, rates = gated(seen, kicks, size, generator)
+    others = random_units(kicks, size, generator)
+    held, rates = gated(seen, kicks, others, size)
     near = seen.states[: size.states]
     measured = emissions(seen, size, generator) | turning | held | {
         "H3": attractors(seen),
         "H6": contrast(seen, orbits.leaves_alone(seen.model, seen.states), generator),
         "H7": contrast(seen, fp.n_unstable(task.eigenvalues(seen.model, near)) > 0, generator),
-        "H10": wiring(seen.model, kicks, size, generator),
+        "H10": wiring(seen.model, kicks, others),
         "H11": onset(trained.run, trained.run.loss.values[0], levels),
     }  # fmt: skip
-    lines = lines_of(seen, points, trained, levels) | {"rates": Line("switches", (0.0, 1.0, 2.0), tuple(rates))}
+    lines = lines_of(seen, points, trained, levels) | {"rates": Line("crossings", (0.0, 1.0, 2.0), tuple(rates))}
     return Outcome(measured, lines, {"wiring": wiring_map(seen.model, kicks)})
 
 

@@ -59,7 +59,7 @@ def _orbit(first: Outcome) -> Chart:
 
 def _radius(outcomes: Sequence[Outcome]) -> Chart:
     return Chart(
-        f"The orbit's radius grows as the noise to the power {_value(outcomes, 'H5'):.3g}, as it must without biases.",
+        f"The orbit's radius is proportional to the noise (exponent within {_value(outcomes, 'H5'):.1g} of 1).",
         "standard deviation of the input", "radius (root mean square)", _all(outcomes, "radius"), log_x=True, log_y=True,
         caption="A slope of 1 in both logarithms. It follows from homogeneity alone and says nothing of what was learnt.",
     )  # fmt: skip
@@ -84,9 +84,9 @@ def _size(gap: float) -> str:
 def _gates(outcomes: Sequence[Outcome]) -> Chart:
     held = _value(outcomes, "H8")
     return Chart(
-        f"With six kick units silenced the network makes {held:.0%} of its switches.",
-        "gate held on the hidden state", "switches in 100 steps", _all(outcomes, "rates"), "bars",
-        labels=("free", "kick units at 0", "six others at 0"),
+        f"With three kick units of a side silenced the network makes {held:.0%} of its crossings.",
+        "gate held on the hidden state", "crossings between sides in 100 steps", _all(outcomes, "rates"), "bars",
+        labels=("free", "kick units at 0", "three others at 0"),
         caption="Bars of one colour are random seeds. The others: the median of ten random sets. Kick units are chosen by "
         "what they add to the noise-free push, without looking at any silencing.",
     )  # fmt: skip

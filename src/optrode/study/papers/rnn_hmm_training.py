@@ -38,7 +38,7 @@ class Size:
 
     length: int = 100
     rows: int = 192
-    n_steps: int = 700
+    n_steps: int = 1000
     every: int = 25
     runs: int = 64
     time: int = 400
