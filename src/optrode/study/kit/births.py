@@ -1,82 +1,82 @@
-"""Which attention heads a task needs at each checkpoint: heads that are born, that die, and that do not last.
+"""Which attention heads a circuit holds at each checkpoint: heads that are born, that die, and that do not last.
 
-A head is active where ablating it alone loses at least a share of what the whole model gets from the clean prompt over the
-corrupt one (resample ablation, exactly, one run a head). Emergent heads are those that are active after training went on and
-were not before (Park et al., arXiv 2509.25758, whose circuits are of edges).
+Circuits are of edges, as in Park et al., arXiv 2509.25758: EAP-IG scores of a divergence from the model's own clean run,
+the strongest edges up to a fixed number, and of these the ones on a way from the input to the logits. Emergent heads are those
+of a later circuit that are not in the first. Scores are kept for every prompt, so that circuits of resampled prompts, which
+cost no pass, say what of it is chance of prompts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Final, final
 
 import numpy as np
 from jaxtyping import Float
 
+from optrode.circuit.edge.graph import Graph, site_of
+from optrode.circuit.edge.records import EdgeScores
+from optrode.circuit.edge.score import score_edges
+from optrode.circuit.edge.select import alive, select_values
 from optrode.circuit.interval import draws
-from optrode.circuit.nodes import is_head
-from optrode.circuit.score import score
 from optrode.errors import BadOption
 from optrode.model.model import Model
-from optrode.trial.metric import Metric
+from optrode.trial.metric import Metric, kl
 from optrode.trial.prompts import Task
 from optrode.trial.run import Bench
 
-SHARE: Final = 0.1
+SHARE: Final = 0.04
+"""Of all edges: the size of a circuit."""
+
+DIVERGENCE: Final = Metric("divergence", "nats", kl, reads_targets=True, against="clean")
+"""Minus KL(clean run || gated run) at the target positions, mean over them."""
+
 Heads = frozenset[str]
+"""Site names."""
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class Costs:
-    """What ablating each head costs, prompt by prompt.
+def scores_of(model: Model, task: Task) -> EdgeScores:
+    """EAP-IG scores of every edge, for the divergence at the task's targets."""
+    bench = Bench(model, task, DIVERGENCE, shares=False)
+    return score_edges(model, task, method="eap-ig", n_checks=0, bench=bench)
 
-    Attributes:
-        heads: site names.
-        per_prompt: [prompt, head] metric lost, in its unit.
-        gaps: [prompt] metric of the clean prompt less that of the corrupt one.
+
+def heads_of(scores: EdgeScores, share: float = SHARE) -> Heads:
+    """Heads of the circuit of a share of all edges.
+
+    Raises:
+        BadOption: a share that is none.
     """
-
-    heads: tuple[str, ...]
-    per_prompt: Float[np.ndarray, "prompt head"]
-    gaps: Float[np.ndarray, " prompt"]
-
-    def shares(self) -> Float[np.ndarray, " head"]:
-        """Mean cost of each head over the mean gap; 1 is as bad as the corrupt prompt."""
-        return _shares(self.per_prompt.mean(0), float(self.gaps.mean()))
-
-    def active(self, share: float = SHARE) -> Heads:
-        """Heads that cost at least this share."""
-        return _at_least(self.heads, self.shares(), share)
+    return _heads(scores.graph, scores.per_prompt.mean(0), share)
 
 
-def costs_of(model: Model, task: Task, metric: str | Metric | None = None) -> Costs:
-    """Ablate every head alone, by its output in the corrupt run.
-
-    Args:
-        metric: the task's own by default.
-    """
-    bench = Bench(model, task, metric, shares=False)
-    nodes = [one for one in score(model, task, method="exact", bench=bench).nodes if is_head(one.node)]
-    lost = -np.array([one.per_prompt for one in nodes]).T
-    return Costs(tuple(one.node for one in nodes), lost, np.subtract(bench.base("clean"), bench.base("corrupt")))
+def resampled(scores: EdgeScores, share: float = SHARE, *, n: int = 50, random_seed: int = 0) -> tuple[Heads, ...]:
+    """Heads of circuits by prompts drawn with replacement: what would be found of the same model with other prompts."""
+    rows = draws(len(scores.per_prompt), random_seed, n)
+    return tuple(_heads(scores.graph, scores.per_prompt[row].mean(0), share) for row in rows)
 
 
-def resampled(costs: Costs, share: float = SHARE, *, n: int = 50, random_seed: int = 0) -> tuple[Heads, ...]:
-    """Active heads by prompts drawn with replacement: what would be found of the same model with other prompts."""
-    rows = draws(len(costs.gaps), random_seed, n)
-    return tuple(
-        _at_least(costs.heads, _shares(costs.per_prompt[row].mean(0), float(costs.gaps[row].mean())), share) for row in rows
-    )
+def frequencies(sets: Sequence[Heads]) -> dict[str, float]:
+    """Share of the sets that hold each head, of those that any holds."""
+    every = sorted(frozenset[str]().union(*sets))
+    return {head: sum(head in one for one in sets) / len(sets) for head in every}
 
 
 def mean_jaccard(sets: Sequence[Heads]) -> float:
-    """Mean overlap over pairs; of resampled sets, the floor below which circuits differ by more than chance of prompts."""
-    pairs = _pairs(sets)
-    return float(np.mean([jaccard(a, b) for a, b in pairs]))
+    """Mean overlap over pairs; of resampled sets, the floor below which circuits differ by more than chance of prompts.
+
+    Raises:
+        BadOption: fewer than two sets.
+    """
+    return float(np.mean([jaccard(a, b) for a, b in _pairs(sets)]))
 
 
 def mean_births(sets: Sequence[Heads]) -> float:
-    """Mean number of heads of one set that are not in the other, over ordered pairs: births by chance of prompts alone."""
+    """Mean number of heads of one set that are not in another; of resampled sets, births by chance of prompts.
+
+    Raises:
+        BadOption: fewer than two sets.
+    """
     return float(np.mean([(len(a - b) + len(b - a)) / 2 for a, b in _pairs(sets)]))
 
 
@@ -89,11 +89,14 @@ def jaccard(a: Heads, b: Heads) -> float:
 @final
 @dataclass(frozen=True)
 class Census:
-    """Active heads at checkpoints.
+    """Heads of the circuits at checkpoints.
 
     Attributes:
         steps: of the checkpoints; the first is before training.
-        active: at each.
+        active: the heads at each.
+
+    Raises:
+        BadOption: no checkpoint, or not one set for each.
     """
 
     steps: tuple[int, ...]
@@ -109,7 +112,7 @@ class Census:
         return self.active[at] - self.active[0]
 
     def died(self, at: int = -1) -> Heads:
-        """Heads of the start that are not active at a checkpoint."""
+        """Heads of the first circuit that are not in that of a checkpoint."""
         return self.active[0] - self.active[at]
 
     def n_born(self) -> tuple[int, ...]:
@@ -118,27 +121,27 @@ class Census:
 
     def ever_born(self) -> Heads:
         """Heads that were emergent at some checkpoint."""
-        return frozenset().union(*(self.born(at) for at in range(len(self.steps))))
+        return frozenset[str]().union(*(self.born(at) for at in range(len(self.steps))))
 
     def pruned_share(self) -> float:
         """Share of the heads that were ever emergent and are not at the end; NaN where there never was one."""
         ever = self.ever_born()
-        return len(ever - self.active[-1]) / len(ever) if ever else float("nan")
+        return len(ever - self.active[-1]) / len(ever) if ever else nan
 
 
-def census(found: dict[int, Costs], share: float = SHARE) -> Census:
-    """The census of what was measured at checkpoints: step -> costs."""
+def census(found: Mapping[int, EdgeScores], share: float = SHARE) -> Census:
+    """The census of what was scored at checkpoints: step -> scores."""
     steps = tuple(sorted(found))
-    return Census(steps, tuple(found[step].active(share) for step in steps))
+    return Census(steps, tuple(heads_of(found[step], share) for step in steps))
 
 
-def _shares(lost: Float[np.ndarray, " head"], gap: float) -> Float[np.ndarray, " head"]:
-    """Nothing is active in a model to which both worlds are the same."""
-    return lost / gap if gap > 0 else np.zeros_like(lost)
-
-
-def _at_least(heads: tuple[str, ...], shares: Float[np.ndarray, " head"], share: float) -> Heads:
-    return frozenset(head for head, found in zip(heads, shares, strict=True) if found >= share)
+def _heads(graph: Graph, values: Float[np.ndarray, " edge"], share: float) -> Heads:
+    if not 0 < share <= 1:
+        raise BadOption(f"share={share:g}", "a circuit is a share of the edges", next_step=f"give {SHARE:g}, say")
+    chosen = select_values(values, graph, max(1, round(share * graph.n_edges)))
+    touched = set(graph.nodes_of(alive(graph, chosen, "resample")))
+    senders = zip(graph.senders, graph.sender_ends, strict=True)
+    return frozenset(site_of(end) for name, end in senders if name in touched and end.kind == "head")
 
 
 def _pairs(sets: Sequence[Heads]) -> list[tuple[Heads, Heads]]:

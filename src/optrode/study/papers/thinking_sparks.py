@@ -11,6 +11,7 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor
 
+from optrode.circuit.edge.records import EdgeScores
 from optrode.circuit.nodes import ablate, all_nodes, is_head
 from optrode.claims import Line, Map, Measured
 from optrode.gate.place import gates
@@ -19,14 +20,14 @@ from optrode.study.kit import arithmetic as sums
 from optrode.study.kit.arithmetic import Numbers, Written
 from optrode.study.kit.births import (
     Census,
-    Costs,
     Heads,
     census,
-    costs_of,
+    frequencies,
     jaccard,
     mean_births,
     mean_jaccard,
     resampled,
+    scores_of,
 )
 from optrode.study.kit.curves import line
 from optrode.study.kit.heads import rank_correlation
@@ -43,9 +44,9 @@ N_ROWS: Final = 96
 CHAIN_SHARE: Final = 0.25
 """Of the rows of pretraining; the rest are single sums."""
 ABILITY: Final = 0.5
-N_STEPS: Final = 320
-BOUNDS: Final = (0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
-"""Shares of the gap at which heads may count as active, of the last figure."""
+N_STEPS: Final = 280
+SHARES: Final = (0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12)
+"""Sizes of circuits, of the last figure."""
 
 
 @final
@@ -109,7 +110,7 @@ class _Lab:
         }
         measures = {
             "accuracy": Measure(lambda model: sums.accuracy(model, self.chains)),
-            "reward": Measure(lambda model: sums.expected_reward(model, NUMBERS, self.chains)),
+            "reward": Measure(lambda model: sums.expected_reward(model, NUMBERS, self.chains[:96])),
         }
         start = lambda _: Model(deepcopy(base.module), base.table, name=arm)  # noqa: E731
         at = evenly(n_steps, pick(20, 1))
@@ -118,22 +119,22 @@ class _Lab:
             random_seed=self.setting.random_seed,
         ))  # fmt: skip
 
-    def costs(self, ran: Trained) -> dict[int, Costs]:
-        """What each head is worth at each checkpoint."""
-        task = sums.chain_task(NUMBERS, self.setting.pick(64, 6), self.setting.random_seed)
-        return along(ran, lambda model: costs_of(model, task, sums.RIGHT_PROBABILITY))
+    def scores(self, ran: Trained) -> dict[int, EdgeScores]:
+        """What each edge is worth at each checkpoint."""
+        task = sums.chain_task(NUMBERS, self.setting.pick(96, 6), self.setting.random_seed)
+        return along(ran, lambda model: scores_of(model, task))
 
 
 def run(setting: Setting) -> Outcome:
     """All claims from one random seed."""
     lab = _Lab(setting)
     runs = {arm: lab.post_train(arm) for arm in ARMS}
-    costs = {arm: lab.costs(ran) for arm, ran in runs.items()}
-    counted = {arm: census(found) for arm, found in costs.items()}
+    scores = {arm: lab.scores(ran) for arm, ran in runs.items()}
+    counted = {arm: census(found) for arm, found in scores.items()}
     lost = ablations(lab, runs["fine-tuning"].model, counted["fine-tuning"])
-    measured = _claims(runs, counted, resampled(costs["reward"][0], random_seed=setting.random_seed))
-    lines = _lines(runs, costs, counted) | {"lost": Line("lost", (0.0, 1.0, 2.0), lost)}
-    maps = {arm: _map(found, counted) for arm, found in costs.items()}
+    measured = _claims(runs, counted, resampled(scores["reward"][0], random_seed=setting.random_seed))
+    lines = _lines(runs, scores, counted) | {"lost": Line("lost", (0.0, 1.0, 2.0), lost)}
+    maps = {arm: _map(found, counted, setting.pick(50, 3)) for arm, found in scores.items()}
     return Outcome(measured | {"T7": Measured(lost[0], lost[1])}, lines, maps, notes=_notes(lab))
 
 
@@ -195,7 +196,7 @@ def _end(ran: Trained, name: str) -> float:
 
 
 def _lines(
-    runs: Mapping[str, Trained], costs: Mapping[str, Mapping[int, Costs]], counted: Mapping[str, Census]
+    runs: Mapping[str, Trained], scores: Mapping[str, Mapping[int, EdgeScores]], counted: Mapping[str, Census]
 ) -> dict[str, Line]:  # fmt: skip
     lines: dict[str, Line] = {}
     for arm, one in counted.items():
@@ -203,19 +204,18 @@ def _lines(
         lines[f"{arm}.born"] = Line(arm, steps, tuple(map(float, one.n_born())))
         lines[f"{arm}.died"] = Line(arm, steps, tuple(float(len(one.died(at))) for at in range(len(steps))))
         lines |= {f"{arm}.{name}": line(arm, runs[arm].run.measures[name]) for name in ("accuracy", "reward")}
-        ends = [census(dict(costs[arm]), bound) for bound in BOUNDS]
-        lines[f"{arm}.bounds"] = Line(arm, BOUNDS, tuple(float(len(end.born())) for end in ends))
+        ends = {step: scores[arm][step] for step in (one.steps[0], one.steps[-1])}
+        lines[f"{arm}.sizes"] = Line(arm, SHARES, tuple(float(len(census(ends, share).born())) for share in SHARES))
     return lines
 
 
-def _map(found: Mapping[int, Costs], counted: Mapping[str, Census]) -> Map:
-    """Shares of the gap, of the heads that any run's circuits ever hold, at each checkpoint."""
+def _map(found: Mapping[int, EdgeScores], counted: Mapping[str, Census], n: int) -> Map:
+    """How often each head is in the circuits of resampled prompts, for heads that any run's circuits ever hold."""
     ever = frozenset[str]().union(*(heads for one in counted.values() for heads in one.active))
-    steps = sorted(found)
-    heads = [head for head in found[steps[0]].heads if head in ever]
-    shares = [dict(zip(found[step].heads, found[step].shares().tolist(), strict=True)) for step in steps]
-    cells = tuple(tuple(one[head] for one in shares) for head in heads)
-    return Map("", "head", "updates", tuple(map(_short, heads)), tuple(map(str, steps)), cells, "share of the gap")
+    steps, heads = sorted(found), sorted(ever)
+    shares = [frequencies(resampled(found[step], n=n)) for step in steps]
+    cells = tuple(tuple(one.get(head, 0.0) for one in shares) for head in heads)
+    return Map("", "head", "updates", tuple(map(_short, heads)), tuple(map(str, steps)), cells, "share of circuits")
 
 
 def _short(head: str) -> str:
