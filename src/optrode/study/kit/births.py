@@ -1,9 +1,9 @@
 """Which attention heads a circuit holds at each checkpoint: heads that are born, that die, and that do not last.
 
 Circuits are of edges, as in Park et al., arXiv 2509.25758: EAP-IG scores of a divergence from the model's own clean run,
-the strongest edges up to a fixed number, and of these the ones on a way from the input to the logits. Emergent heads are those
-of a later circuit that are not in the first. Scores are kept for every prompt, so that circuits of resampled prompts, which
-cost no pass, say what of it is chance of prompts.
+the strongest edges up to a fixed number, and of these the ones on a way from the input to the logits. Emergent heads are
+those of a later circuit that are not in the first. Scores are kept for every prompt, so that circuits of resampled prompts,
+which cost no pass, say what of it is chance of prompts.
 """
 
 from collections.abc import Mapping, Sequence
