@@ -164,8 +164,8 @@ def with_noise(
         at: positions after which it is said: the answer's, the bridge's, or both.
     """
     wanted, inputs = lesson.wanted.clone(), lesson.inputs.clone()
-    is_bad = torch.rand(len(wanted), generator=generator) < share
-    is_bad[: lesson.n_facts] = False
+    is_bad = torch.zeros(len(wanted), dtype=torch.bool)
+    is_bad[lesson.n_facts :] = torch.rand(len(wanted) - lesson.n_facts, generator=generator) < share
     for pos in at:
         wanted[is_bad, pos] = torch.randint(n_entities, (int(is_bad.sum()),), generator=generator)
         if pos == BRIDGE_AT:
