@@ -115,7 +115,8 @@ def single_heads(lab: Lab, found: Found) -> Trained:
     runs = {}
     for head in range(lab.bench.n_heads):
         measures = perturbed if head == lab.head else {}
-        runs[head] = lab.fit(f"head {head} alone", lab.alone(head=head), 1200, measures=measures)
+        below = 0.2 if head == lab.head else 0.26
+        runs[head] = lab.fit(f"head {head} alone", lab.alone(head=head), 1200, below, measures=measures)
         found.curve(f"alone {head}", f"head {head} alone", runs[head])
     found.claim("S7", sum(not math.isnan(passes(run)) for run in runs.values()), none.run.measures["seen"].values[-1])
     return runs[lab.head]

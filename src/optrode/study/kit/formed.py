@@ -166,7 +166,7 @@ def characters(lab: Lab, found: Found, gaussian: Trained) -> None:
     n, seed = lab.setting.pick(50, 8), lab.setting.random_seed
     features = omniglot.read(archives, size=lab.setting.pick(28, 4), random_seed=seed)
     on = bench(features, seed, n_classes=n, n_rows=len(lab.bench.rows.ids), n_heads=lab.bench.n_heads)
-    run = lab.fit("characters", (), 900, None, every=25, on=on)
+    run = lab.fit("characters", (), 750, None, every=25, on=on)
     found.curve("characters", "handwritten characters", run)
     found.claim("S19", _on_new(on, run), _on_new(lab.bench, gaussian))
 

@@ -29,8 +29,8 @@ def read(
 ) -> Float[Tensor, "item width"]:  # fmt: skip
     """Characters of all alphabets in random order, each with its first drawings, as ink in 0..1.
 
-    Pixels have their mean over items taken off, and one standard deviation of 1 for all together. A character that stands
-    in several archives is taken once.
+    All pixels of all items together have mean 0 and standard deviation 1. A character that stands in several archives is
+    taken once.
 
     Returns:
         [class x n_exemplars, size x size], class by class.
@@ -50,8 +50,7 @@ def read(
     order = np.random.default_rng(random_seed).permutation(len(found))
     names = sorted(found)
     items = np.stack([found[names[ix]] for ix in order]).reshape(-1, size * size)
-    items = items - items.mean(0)
-    return torch.from_numpy(items / items.std()).float()
+    return torch.from_numpy((items - items.mean()) / items.std()).float()
 
 
 def _characters(archive: Path, n_exemplars: int, size: int) -> dict[str, list[Float[np.ndarray, "size size"]]]:
