@@ -46,9 +46,10 @@ def _training(outcomes: Sequence[Outcome], part: str) -> Chart:
 
 def _sizes(outcomes: Sequence[Outcome]) -> Chart:
     lines = [replace(one.lines[f"{name}.between.size"], name=name) for name in NAMES for one in outcomes]
+    ahead = _value(outcomes, "G1") - _value(outcomes, "G1", of_control=True)
     return Chart(
-        "It does so with the fewest parameters.", "parameters", "accuracy on unseen sums no greater than those learnt",
-        tuple(lines), "points", log_x=True, caption="One point a network; points of one colour are random seeds.",
+        f"With the fewest parameters it is ahead of the better baseline by {ahead:.2f} of all unseen sums of that kind.",
+        "parameters", "accuracy on unseen sums no greater than those learnt", tuple(lines), "points", log_x=True, caption="One point a network; points of one colour are random seeds.",
     )  # fmt: skip
 
 

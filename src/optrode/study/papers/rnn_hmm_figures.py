@@ -28,8 +28,10 @@ def _value(outcomes: Sequence[Outcome], claim: str) -> float:
 
 def _loss(outcomes: Sequence[Outcome]) -> Chart:
     own, memoryless = (median(one.lines["levels"].y[ix] for one in outcomes) for ix in (0, 1))
+    has_learnt = median(one.lines["loss"].y[-1] for one in outcomes) < (own + memoryless) / 2
+    end = "then to the model itself" if has_learnt else "and stays there"
     return Chart(
-        "The loss falls twice: to the best that a generator without memory can do, then to the model itself.",
+        f"The loss falls to the best that a generator without memory can do, {end}.",
         "training step", "Sinkhorn divergence (squared distance / 2)", _all(outcomes, "loss"), log_x=True,
         levels={"the model itself": own, "memoryless": memoryless},
         caption="Each line is one random seed. Levels: the same divergence for sequences drawn from the hidden Markov "
