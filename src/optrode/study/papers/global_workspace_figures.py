@@ -49,7 +49,8 @@ def _sizes(outcomes: Sequence[Outcome]) -> Chart:
     ahead = _value(outcomes, "G1") - _value(outcomes, "G1", of_control=True)
     return Chart(
         f"With the fewest parameters it is ahead of the better baseline by {ahead:.2f} of all unseen sums of that kind.",
-        "parameters", "accuracy on unseen sums no greater than those learnt", tuple(lines), "points", log_x=True, caption="One point a network; points of one colour are random seeds.",
+        "parameters", "accuracy on unseen sums no greater than those learnt", tuple(lines),
+        "points", log_x=True, caption="One point a network; points of one colour are random seeds.",
     )  # fmt: skip
 
 
