@@ -13,7 +13,7 @@ SEEN: Final = "sequences seen in training"
 LOSS: Final = "loss at the query, nats"
 LEVELS: Final[Mapping[str, float]] = {"ln 2": log(2), ".4 ln 2": 0.4 * log(2)}
 CLAMPS: Final = ("free", "previous token", "layer 1", "copy", "match", "layer 1 + copy")
-PATHS: Final = ("PT heads; patterns kept", "PT heads; values kept", "others; patterns kept", "others; values kept")
+PATHS: Final = ("PT, patterns", "PT, values", "rest, patterns", "rest, values")
 N_HEADS: Final = 8
 
 
@@ -58,7 +58,7 @@ def _clamps(outcomes: Sequence[Outcome]) -> Chart:
     caption = (
         "One head of layer 2, one line per random seed, each until its loss is below 0.2. Held throughout training: the "
         "previous-token pattern of one head (step 1), layer 1 (A), matching (A and B), copying (C), layer 1 and copying (A "
-        "and C). Only the free run and the first of these wait at ln 2, the loss of guessing between the labels in context."
+        "and C). The free run and the first of these wait longest near ln 2, the loss of guessing between the labels."
     )
     names = {f"clamp {name}": name for name in CLAMPS}
     return Chart(title, SEEN, LOSS, _all(outcomes, names), log_x=True, levels=LEVELS, caption=caption)
@@ -121,10 +121,11 @@ def _paths(outcomes: Sequence[Outcome]) -> Chart:
     lines = tuple(replace(one.lines["paths"], name=f"seed {one.random_seed}") for one in outcomes if "paths" in one.lines)
     caption = (
         "Table 1 of the paper: accuracy with these heads of layer 1 silent. Patterns kept: what silence does through the "
-        "values of layer 2; values kept: through its queries and keys. PT heads, previous-token heads, are those that give "
-        "the item before more than half of a label's attention."
+        "values of layer 2; values kept: through its queries and keys. PT, previous-token heads, are those that give the "
+        "item before more than half of a label's attention."
     )
-    return Chart(title, "silenced in layer 1", "accuracy", lines, kind="bars", labels=PATHS, caption=caption)
+    x = "silent in layer 1, and what layer 2 keeps"
+    return Chart(title, x, "accuracy", lines, kind="bars", labels=PATHS, caption=caption)
 
 
 def _alternatives(outcomes: Sequence[Outcome]) -> Chart:
