@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test slow lint docs studies results edges methods bench bench-edges bench-ray programs induction clean
+.PHONY: demo test slow lint docs studies results edges methods bench bench-edges bench-training bench-ray programs induction clean
 
 demo: .venv/demo.done
 	$(BIN)/optrode find --model smollm2 --task ioi --out runs/ioi
@@ -49,6 +49,10 @@ bench: .venv/demo.done .bench/transformer_lens/done .bench/nnsight/done .bench/p
 # Edge attribution against plain forward + backward passes: about six minutes. FLAGS=--quick takes a small model.
 bench-edges: .venv/demo.done
 	$(BIN)/python bench/edges.py $(FLAGS)
+
+# Training steps with gates held against steps without: about five minutes. FLAGS=--quick takes small models.
+bench-training: .venv/demo.done
+	$(BIN)/python bench/training.py $(FLAGS)
 
 # How much faster two Ray workers of one thread are than one.
 bench-ray: .venv/ray.done
