@@ -23,7 +23,7 @@ from optrode.train.state import write_tensors
 
 
 def keep(model: Model, folder: Path | str, step: int, **measures: float) -> TrainingRun:
-    """Keep the model's weights as they are now, and what was measured of it, in a folder; "loss" is drawn as the loss.
+    """Keep the model's weights as they are now, and what was measured of it, in a folder; `loss` is drawn as the loss.
 
     What the folder holds of later steps is forgotten: a loop that starts again from an earlier checkpoint goes on from there.
 
@@ -39,7 +39,8 @@ def keep(model: Model, folder: Path | str, step: int, **measures: float) -> Trai
     write_tensors(where / file, model.module.state_dict())
     before = _before(_read(where, model), step)
     run = replace(
-        before, n_steps=step, loss=_grown(before.loss, step, measures.get("loss")), measures=_measures(before, step, measures),
+        before, n_steps=step, loss=_grown(before.loss, step, measures.get("loss")),
+        measures=_measures(before, step, measures),
         checkpoints=(*before.checkpoints, Kept(step, file, model.weights_hash)),
         provenance=provenance(model.name, model.weights_hash, before.provenance.random_seed, n_passes=step),
     )  # fmt: skip
