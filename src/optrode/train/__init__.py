@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from optrode.train import geometry, growth, measures
+    from optrode.train import geometry, growth, masks, measures, streams
     from optrode.train.checkpoints import along, at_step, load_run
     from optrode.train.emergence import Prompt, watch
     from optrode.train.hold import lightning_callback, trainer_callback
@@ -30,12 +30,12 @@ _HOMES: Final = {
     "records": ("Emergence", "Kept", "Series", "TrainingRun"),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
-_MODULES: Final = ("geometry", "growth", "measures")
+_MODULES: Final = ("geometry", "growth", "masks", "measures", "streams")
 
 __all__ = [
     "Emergence", "Kept", "Measure", "PhaseChange", "Plan", "Prompt", "Series", "Stop", "Trained", "TrainingRun",
     "adam", "adamw", "along", "at_step", "evenly", "fit", "geometry", "growth", "keep", "lightning_callback",
-    "load_run", "log_spaced", "measures", "phase_changes", "sgd", "trainer_callback", "watch",
+    "load_run", "log_spaced", "masks", "measures", "phase_changes", "sgd", "streams", "trainer_callback", "watch",
 ]  # fmt: skip
 
 

@@ -206,6 +206,7 @@ def example_loss(model: Model, batch: Questions) -> Float[Tensor, ""]:
 def expected_reward(book: Book, wanted: Int[Tensor, " question"]) -> Callable[[Model], float]:
     """Mean probability of the wanted answer over all questions: what a sampled answer earns on average."""
 
+    @torch.no_grad()
     def measure(model: Model) -> float:
         chances = model(book.questions, logits_to_keep=1).logits[:, -1].softmax(-1)
         return float(chances.gather(1, wanted[:, None]).mean())

@@ -236,7 +236,7 @@ def _agreement(runs: Runs, numbers: torch.Generator, lines: dict[str, Line]) -> 
     return {
         "P2i": Measured(*(moves.above_chance(visible[0], other, names) for other in visible[1:])),
         "P2j": Measured(by_reward, common["shuffled"]),
-        "P2k": Measured(_over(common["example"], by_reward), _over(common["other answers"], by_reward)),
+        "P2k": Measured(_over(common["example again"], by_reward), _over(common["other answers"], by_reward)),
     }
 
 
