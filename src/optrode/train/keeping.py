@@ -25,7 +25,7 @@ from optrode.train.state import write_tensors
 def keep(model: Model, folder: Path | str, step: int, **measures: float) -> TrainingRun:
     """Keep the model's weights as they are now, and what was measured of it, in a folder; `loss` is drawn as the loss.
 
-    What the folder holds of later steps is forgotten: a loop that starts again from an earlier checkpoint goes on from there.
+    What the folder holds of later steps is forgotten: a loop that starts again from a checkpoint goes on from there.
 
     Raises:
         BadOption: the step is negative.
