@@ -72,7 +72,7 @@ def run(setting: Setting) -> Outcome:
 
 
 def _n_layers(setting: Setting) -> int:
-    return setting.pick(4, 2)
+    return setting.pick(4, 1)
 
 
 def _numbers(setting: Setting, which: int) -> torch.Generator:
@@ -82,7 +82,7 @@ def _numbers(setting: Setting, which: int) -> torch.Generator:
 
 def _train(setting: Setting, kind: str, words: text.Corpus, look: Look) -> dict[str, Series]:
     """Measures of a network that learns the text."""
-    n_steps, n_rows = setting.pick(1600, 12), setting.pick(8, 2)
+    n_steps, n_rows = setting.pick(1600, 7), setting.pick(8, 2)
 
     def batch(index: int, _: torch.Generator) -> Tensor:
         return text.draw(words.seen, n_rows, LENGTH, _numbers(setting, index + 1))
