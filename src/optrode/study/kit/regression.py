@@ -1,8 +1,8 @@
 """Regression in context on fixed features: y = <w, Phi(x)> + noise, with one Phi for all rows and a fresh w in each.
 
 Guo et al., arXiv 2310.10616. Phi is a random MLP with orthogonal weights and leaky ReLUs, or the identity. A row is read as
-x_1, y_1, x_2, y_2, ...; each token is a vector of width d_x + 1, the x's before the y, and 0 in the part that it has not.
-Predictions are read at x tokens.
+x_1, y_1, x_2, y_2, ...; each token is a vector of width d_x + 1, x before y, and 0 in the part that it has not. Where rows
+are paired, the token of y has its x as well. Predictions are read at x tokens.
 """
 
 from dataclasses import dataclass
@@ -73,12 +73,14 @@ class Prompts:
         features: Phi(x).
         ys: <w, Phi(x)> + noise.
         noise: standard deviation of the noise; w is standard normal.
+        is_paired: tokens of labels have their x as well, so that nothing need be copied from token to token.
     """
 
     xs: Float[Tensor, "row point d_x"]
     features: Float[Tensor, "row point d_x"]
     ys: Points
     noise: float
+    is_paired: bool = False
 
     @property
     def read(self) -> Float[Tensor, "row token d_in"]:
@@ -86,18 +88,20 @@ class Prompts:
         n_rows, n_points, d_x = self.xs.shape
         tokens = torch.zeros(n_rows, n_points, 2, d_x + 1)
         tokens[:, :, 0, :d_x], tokens[:, :, 1, d_x] = self.xs, self.ys
+        if self.is_paired:
+            tokens[:, :, 1, :d_x] = self.xs
         return tokens.flatten(1, 2)
 
 
 def draw_prompts(
-    phi: Representation, n_rows: int, n_points: int, noise: float, generator: torch.Generator
+    phi: Representation, n_rows: int, n_points: int, noise: float, generator: torch.Generator, *, is_paired: bool = False
 ) -> Prompts:  # fmt: skip
     """Fresh rows."""
     xs = torch.randn(n_rows, n_points, phi.d_x, generator=generator)
     w = torch.randn(n_rows, phi.d_x, generator=generator)
     features = phi(xs)
     ys = torch.einsum("rpf,rf->rp", features, w) + noise * torch.randn(n_rows, n_points, generator=generator)
-    return Prompts(xs, features, ys, noise)
+    return Prompts(xs, features, ys, noise, is_paired)
 
 
 def ridge(features: Features, ys: Points, penalty: float) -> Points:

@@ -28,10 +28,16 @@ LATE: Final = slice(N_POINTS // 2, None)
 """Points that come after enough others for regression to be possible."""
 NOISE: Final = 0.1
 SPEC: Final = Spec(5, 4, 64, 1, 2 * N_POINTS, d_mlp=256, d_in=D_X + 1, d_out=1)
-UPPER: Final = (2, 3, 4)
-LOWER: Final = (0, 1, 2)
+WINDOWS: Final = ((0, 1), (1, 2), (2, 3), (3, 4))
+"""Neighbouring blocks that are pasted, two by two."""
+LOWER, UPPER = WINDOWS[0], WINDOWS[-1]
+LEVEL: Final = 0.9
+"""Share of the way from embedding to peak at which a probe counts as having come."""
 PENALTIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Of which ridge regression on x takes the best, with the test rows in sight."""
+
+
+_LINEAR: Final = task.draw_representation(D_X, 0, torch.Generator())
 
 
 @final
@@ -60,16 +66,11 @@ class _Exam:
 
 def run(setting: Setting) -> Outcome:
     """All claims from one random seed."""
-    phi = task.draw_representation(D_X, 2, _generator(setting, 1))
-    exam, plain = _exam(setting, phi, 2), _exam(setting, task.draw_representation(D_X, 0, _generator(setting, 3)), 3)
-    free = _train(setting, phi, exam)
-    blank = _network(setting.random_seed + 1_000_003)
-    arms = {
-        "upper blocks": _paste(setting, plain, "upper blocks", free.model, UPPER),
-        "lower blocks": _paste(setting, plain, "lower blocks", free.model, LOWER),
-        "random blocks": _paste(setting, plain, "random blocks", blank, UPPER),
-        "other random blocks": _paste(setting, plain, "other random blocks", blank, LOWER),
-    }
+    phi = task.draw_representation(D_X, 1, _generator(setting, 1))
+    exam, plain = _exam(setting, phi, 2), _exam(setting, _LINEAR, 3, is_paired=True)
+    free, blank = _train(setting, phi, exam), _network(setting.random_seed + 1_000_003)
+    arms = {named(window): _paste(setting, plain, named(window), free.model, window) for window in WINDOWS}
+    arms |= {name: _paste(setting, plain, name, blank, at) for name, at in (("random", UPPER), ("other random", LOWER))}
     lines = {"missed.free": line("network", free.run.measures["missed"])}
     lines |= {f"missed.{name}": line(name, arm.run.measures["missed"]) for name, arm in arms.items()}
     measured = _risk(exam, free.model, lines) | _depth(exam, free.model, blank, lines)
@@ -84,23 +85,29 @@ def _network(random_seed: int) -> Model:
     return as_model(build(SPEC, random_seed, init="torch"), "regression")
 
 
-def _exam(setting: Setting, phi: Representation, number: int) -> _Exam:
+def named(window: Sequence[int]) -> str:
+    """Blocks as the figures name them, counted from 1."""
+    return "blocks " + " and ".join(str(block + 1) for block in window)
+
+
+def _exam(setting: Setting, phi: Representation, number: int, *, is_paired: bool = False) -> _Exam:
     generator = _generator(setting, 100 + number)
-    rows = task.draw_prompts(phi, setting.pick(1000, 32), N_POINTS, NOISE, generator)
+    rows = task.draw_prompts(phi, setting.pick(1000, 32), N_POINTS, NOISE, generator, is_paired=is_paired)
     return _Exam(rows, task.ridge(rows.features, rows.ys, NOISE**2))
 
 
 def _plan(setting: Setting, name: str, phi: Representation, exam: _Exam, n_steps: int, every: int) -> Plan:
-    n_rows = setting.pick(64, 4)
+    n_rows, is_paired = setting.pick(64, 4), exam.rows.is_paired
 
     @torch.no_grad()
     def missed(model: Model) -> float:
         return exam.missed(task.predictions(model, exam.rows))
 
     return Plan(
-        name, _network, lambda _, generator: task.draw_prompts(phi, n_rows, N_POINTS, NOISE, generator), task.loss, n_steps,
-        adam(1e-3, fused=True), measures={"missed": Measure(missed)}, measure_at=evenly(n_steps, every), clip_norm=1.0,
-        random_seed=setting.random_seed,
+        name, _network,
+        lambda _, generator: task.draw_prompts(phi, n_rows, N_POINTS, NOISE, generator, is_paired=is_paired), task.loss,
+        n_steps, adam(1e-3, fused=True), measures={"missed": Measure(missed)}, measure_at=evenly(n_steps, every),
+        clip_norm=1.0, random_seed=setting.random_seed,
     )  # fmt: skip
 
 
@@ -110,11 +117,10 @@ def _train(setting: Setting, phi: Representation, exam: _Exam) -> Trained:
 
 
 def _paste(setting: Setting, exam: _Exam, name: str, source: Model, blocks: Sequence[int]) -> Trained:
-    """Train an embedding of one block, and a readout, around blocks that stay as they are, on plain linear regression."""
-    phi = task.draw_representation(D_X, 0, _generator(setting, 3))
-    plan = _plan(setting, name, phi, exam, setting.pick(600, 4), setting.pick(50, 2))
+    """Train a linear embedding and a readout around blocks that stay as they are, on plain linear regression."""
+    plan = _plan(setting, name, _LINEAR, exam, setting.pick(700, 4), setting.pick(50, 2))
     assert isinstance(module := source.module, Transformer)
-    changed = plan.but(make=lambda seed: pasted(module, blocks, seed + 7, n_fresh=1), optimizer=adam(2e-3, fused=True))
+    changed = plan.but(make=lambda seed: pasted(module, blocks, seed + 7), optimizer=adam(1e-2, fused=True))
     return fit(changed, progress=setting.progress)
 
 
@@ -157,12 +163,12 @@ def _depth(exam: _Exam, model: Model, blank: Model, lines: dict[str, Line]) -> d
         "Phi(x) at x, untrained": _probes([stream[:, ::2] for stream in _streams(blank, rows)], rows.features),
     }
     lines |= {f"probe.{name}": Line(name, _counted(found), tuple(found)) for name, found in probes.items()}
-    half = {name: half_way(found) for name, found in probes.items()}
-    phi = half["Phi(x) at x"]
+    come = {name: arrival(found, LEVEL) for name, found in probes.items()}
+    phi = come["Phi(x) at x"]
     return {
         "I2": Measured(max(probes["Phi(x) at x"]), max(probes["Phi(x) at x, untrained"])),
         "I3": Measured(max(probes["Phi(x) at y"]), max(probes["next Phi(x) at y"])),
-        "I4": Measured(half["ridge prediction at x"] - phi, half["fixed readout of Phi(x) at x"] - phi),
+        "I4": Measured(come["ridge prediction at x"] - phi, come["fixed readout of Phi(x) at x"] - phi),
     }
 
 
@@ -174,9 +180,9 @@ def _counted(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(float(ix) for ix in range(len(values)))
 
 
-def half_way(values: Sequence[float]) -> float:
-    """The depth, in layers, at which a curve has first come half-way from its start to its peak, straight between layers."""
-    bound = (values[0] + max(values)) / 2
+def arrival(values: Sequence[float], level: float) -> float:
+    """The depth, in blocks, at which a curve has first come so far from its start to its peak, straight between blocks."""
+    bound = values[0] + level * (max(values) - values[0])
     after = next(ix for ix, value in enumerate(values) if value >= bound)
     if after == 0:
         return 0.0
@@ -189,8 +195,12 @@ def _pasting(exam: _Exam, arms: dict[str, Trained], lines: dict[str, Line]) -> d
     predicted = {name: task.predictions(arm.model, exam.rows) for name, arm in arms.items()}
     lines |= {f"pasted.{name}": exam.risks(name, found) for name, found in predicted.items()}
     lines["pasted.ridge"] = exam.risks("ridge", exam.best, dashed=True)
-    upper, lower, blank, other = (exam.missed(found) for found in predicted.values())
-    return {"I5": Measured(upper, blank), "I6": Measured(lower / upper, other / blank)}
+    missed = {name: exam.missed(found) for name, found in predicted.items()}
+    windows = [missed[named(window)] for window in WINDOWS]
+    lines["windows"] = Line("of the trained network", _counted(windows), tuple(windows))
+    upper, lower, random, other = (missed[name] for name in (named(UPPER), named(LOWER), "random", "other random"))
+    lines["windows.random"] = Line("random", (0.0, len(windows) - 1.0), (other, random), dashed=True)
+    return {"I5": Measured(upper, random), "I6": Measured(lower / upper, other / random)}
 
 
 STUDY: Final = Study("icl-representations", PAPER, QUESTION, CLAIMS, run, figures, DIFFERENCES)

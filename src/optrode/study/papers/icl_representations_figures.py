@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 from math import isfinite, nan
 from statistics import median
+from typing import Final
 
 from optrode.claims import Chart, Figures, Line
 from optrode.study.study import Outcome
 
+_NOTHING: Final = {"nothing predicted": 1.0}
+
 
 def figures(outcomes: Sequence[Outcome]) -> Figures:
     """All figures over all seeds."""
-    return Figures((_risk(outcomes), _depth(outcomes), _pasted(outcomes), _learnt(outcomes)))
+    return Figures((_risk(outcomes), _depth(outcomes), _pasted(outcomes), _by_point(outcomes), _learnt(outcomes)))
 
 
 def _middle(outcomes: Sequence[Outcome], key: str, part: str = "value") -> float:
@@ -54,28 +57,40 @@ def _depth(outcomes: Sequence[Outcome]) -> Chart:
     return Chart(title, "blocks", "R^2 of a linear probe", (*lines, *dashed), caption=caption)
 
 
-ARMS = ("upper blocks", "lower blocks", "random blocks", "other random blocks")
+PAIRS: Final = ("blocks 1 and 2", "blocks 2 and 3", "blocks 3 and 4", "blocks 4 and 5")
+ARMS: Final = (*PAIRS, "random", "other random")
 
 
 def _pasted(outcomes: Sequence[Outcome]) -> Chart:
     title = (
-        f"On plain linear regression, pasted upper blocks miss {_middle(outcomes, 'I5'):.0%}, random ones "
-        f"{_middle(outcomes, 'I5', 'control'):.0%}, lower ones {_middle(outcomes, 'I6'):.1f} times what upper ones miss"
+        f"On plain linear regression, the upper two blocks miss {_middle(outcomes, 'I5'):.0%}, the lower two "
+        f"{_middle(outcomes, 'I6'):.1f} times as much, random ones {_middle(outcomes, 'I5', 'control'):.0%}"
     )
     caption = (
-        "Squared error against the number of examples before, one line per random seed, of three frozen blocks between a "
-        "new embedding of one block and a new readout, both trained on linear regression. Upper and lower blocks are of the "
-        "network that was trained on Phi(x)."
+        "Share of the predictable variance at later points that is missed by two frozen blocks between a new linear "
+        "embedding and a new readout, both trained on linear regression; by which blocks of the network they are (0: the "
+        "first two, 3: the last two), one line per random seed. Dashed: blocks of an untrained network."
     )
-    lines = _all(outcomes, *(f"pasted.{name}" for name in (*ARMS, "ridge")))
+    lines = _all(outcomes, "windows", "windows.random")
+    return Chart(title, "first of the two blocks, from 0", "share missed", lines, levels=_NOTHING, caption=caption)
+
+
+def _by_point(outcomes: Sequence[Outcome]) -> Chart:
+    title = f"Pasted upper blocks come to within {_middle(outcomes, 'I5'):.0%} of ridge regression as examples come in"
+    caption = (
+        "Squared error of the next label of plain linear regression against the number of examples before, one line per "
+        "random seed and pair of pasted blocks."
+    )
+    lines = _all(outcomes, *(f"pasted.{name}" for name in (PAIRS[0], PAIRS[-1], "random", "ridge")))
     return Chart(title, "examples before", "mean squared error (variance of y: 1)", lines, log_y=True, caption=caption)
 
 
 def _learnt(outcomes: Sequence[Outcome]) -> Chart:
-    title = f"Around upper blocks, an embedding learns linear regression to {_middle(outcomes, 'I5'):.0%} of what is missed"
+    title = f"Regression on Phi(x) is learnt to {_middle(outcomes, 'I1'):.0%} of what is missed, in steps"
     caption = (
         "Share of the predictable variance at later points that is missed, over training; one line per random seed. The "
-        "network itself learns regression on Phi(x) from scratch; in the other arms only embedding and readout learn."
+        "network learns regression on Phi(x) from scratch; around pasted blocks only embedding and readout learn, on plain "
+        "linear regression."
     )
     lines = _all(outcomes, "missed.free", *(f"missed.{name}" for name in ARMS))
-    return Chart(title, "training steps", "share missed", lines, levels={"nothing predicted": 1.0}, caption=caption)
+    return Chart(title, "training steps", "share missed", lines, levels=_NOTHING, caption=caption)

@@ -49,6 +49,13 @@ def test_x_and_y_are_read_in_turn():
     assert torch.allclose(prompts.read, expected)
 
 
+def test_paired_labels_have_their_x():
+    phi = task.draw_representation(2, 0, generator())
+    plain, paired = (task.draw_prompts(phi, 3, 4, 0.1, generator(1), is_paired=one) for one in (False, True))
+    assert torch.equal(paired.read[:, 1::2, :2], paired.xs) and not plain.read[:, 1::2, :2].any()
+    assert torch.equal(paired.read[:, ::2], plain.read[:, ::2]) and torch.equal(paired.read[..., 2], plain.read[..., 2])
+
+
 def test_ridge_is_its_definition_on_the_points_before():
     features, ys = torch.randn(3, 6, 2), torch.randn(3, 6)
     found = task.ridge(features, ys, 0.3)
@@ -61,7 +68,8 @@ def test_ridge_is_its_definition_on_the_points_before():
 
 def test_ridge_on_the_right_features_is_best():
     prompts = task.draw_prompts(task.draw_representation(4, 2, generator()), 500, 12, 0.1, generator(1))
-    right, wrong = (task.risk(task.ridge(f, prompts.ys, 0.01), prompts.ys)[8:].mean() for f in (prompts.features, prompts.xs))
+    read = (prompts.features, prompts.xs)
+    right, wrong = (task.risk(task.ridge(one, prompts.ys, 0.01), prompts.ys)[8:].mean() for one in read)
     assert float(right) < 0.06 and float(wrong) > 0.3
 
 

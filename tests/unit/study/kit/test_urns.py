@@ -40,7 +40,8 @@ def test_memorising_is_bayes_rule_over_the_set():
     draws = torch.tensor([[2, 0, 0]])
     found = task.memorising(draws, urns)
     for pos in range(4):
-        likelihood = torch.stack([math.prod([urn[s] for s in draws[0, :pos].tolist()], start=torch.tensor(1.0)) for urn in urns])
+        seen = draws[0, :pos].tolist()
+        likelihood = torch.tensor([math.prod(float(urn[symbol]) for symbol in seen) for urn in urns])
         expected = (likelihood / likelihood.sum()) @ urns
         assert torch.allclose(found[0, pos], expected, atol=1e-6)
 
@@ -57,7 +58,8 @@ def test_each_predictor_is_best_where_its_knowledge_is_right():
     assert memory < law
     fresh = task.draw_rows(task.draw_urns(500, 5, generator(2)), 500, 20, generator(3))
     truth = fresh.truth[:, None].expand(-1, 21, -1)
-    assert task.divergence(truth, task.memorising(fresh.draws, urns)) > task.divergence(truth, task.generalising(fresh.draws, 5))
+    memory, law = task.memorising(fresh.draws, urns), task.generalising(fresh.draws, 5)
+    assert task.divergence(truth, memory) > task.divergence(truth, law)
 
 
 def test_looking_at_every_few_positions_leaves_the_mean_nearly_alone():
@@ -105,4 +107,5 @@ def test_the_loss_of_a_network_is_its_divergence_from_the_urns():
     model = task.network(4, 6, 0, d_model=8, d_mlp=16)
     rows = task.draw_rows(task.draw_urns(3, 4, generator()), 5, 6, generator(1))
     truth = rows.truth[:, None].expand(-1, 7, -1)
-    assert float(task.loss(model, rows).detach()) == pytest.approx(task.divergence(truth, task.predictions(model, rows)), rel=1e-4)
+    expected = task.divergence(truth, task.predictions(model, rows))
+    assert float(task.loss(model, rows).detach()) == pytest.approx(expected, rel=1e-4)

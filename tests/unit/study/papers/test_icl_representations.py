@@ -4,16 +4,17 @@ import pytest
 import torch
 
 from optrode.study.kit import regression as task
-from optrode.study.papers.icl_representations import LOWER, SPEC, UPPER, _Exam, half_way
+from optrode.study.papers.icl_representations import LOWER, SPEC, UPPER, _Exam, arrival, named
 
 
-def test_half_way_is_between_start_and_peak():
-    assert half_way([0.0, 0.2, 0.8, 1.0, 0.9]) == pytest.approx(1.5)
-    assert half_way([0.5, 1.0, 1.0]) == pytest.approx(0.5)
+def test_arrival_is_between_start_and_peak():
+    assert arrival([0.0, 0.2, 0.8, 1.0, 0.9], 0.5) == pytest.approx(1.5)
+    assert arrival([0.0, 0.2, 0.8, 1.0, 0.9], 0.9) == pytest.approx(2.5)
+    assert arrival([0.5, 1.0, 1.0], 0.5) == pytest.approx(0.5)
 
 
-def test_a_curve_that_never_rises_is_half_way_at_once():
-    assert half_way([0.4, 0.3, 0.4]) == 0
+def test_a_curve_that_never_rises_has_come_at_once():
+    assert arrival([0.4, 0.3, 0.4], 0.9) == 0
 
 
 def test_ridge_misses_nothing_and_a_constant_everything():
@@ -28,3 +29,4 @@ def test_ridge_misses_nothing_and_a_constant_everything():
 def test_upper_and_lower_blocks_are_as_many_and_end_and_start_the_network():
     assert len(UPPER) == len(LOWER)
     assert max(UPPER) == SPEC.n_layers - 1 and min(LOWER) == 0
+    assert named(UPPER) == "blocks 4 and 5"
