@@ -1,9 +1,9 @@
-"""Which attention heads a circuit holds at each checkpoint: heads that are born, that die, and that do not last.
+"""Which attention heads a task needs at each checkpoint: heads that are born, that die, and that do not last.
 
-Circuits are of edges, as in Park et al., arXiv 2509.25758: EAP-IG scores of a divergence from the model's own clean run,
-the strongest edges up to a fixed number, and of these the ones on a way from the input to the logits. Emergent heads are
-those of a later circuit that are not in the first. Scores are kept for every prompt, so that circuits of resampled prompts,
-which cost no pass, say what of it is chance of prompts.
+A head is active where ablating it alone, by its output in the corrupt run, loses at least a share of what the model gets
+from the clean prompt over the corrupt one: measured exactly, one run a head. Emergent heads are those that are active at a
+later checkpoint and were not at the first (Park et al., arXiv 2509.25758, who take them from circuits of edges). What each
+prompt loses is kept, so that resampled prompts, which cost no pass, say what of it is chance of prompts.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,52 +14,61 @@ from typing import Final, final
 import numpy as np
 from jaxtyping import Float
 
-from optrode.circuit.edge.graph import Graph, site_of
-from optrode.circuit.edge.records import EdgeScores
-from optrode.circuit.edge.score import score_edges
-from optrode.circuit.edge.select import alive, select_values
 from optrode.circuit.interval import draws
+from optrode.circuit.nodes import is_head
+from optrode.circuit.score import score
 from optrode.errors import BadOption
 from optrode.model.model import Model
-from optrode.trial.metric import Metric, kl
 from optrode.trial.prompts import Task
 from optrode.trial.run import Bench
 
-SHARE: Final = 0.04
-"""Of all edges: the size of a circuit."""
-
-DIVERGENCE: Final = Metric("divergence", "nats", kl, reads_targets=True, against="clean")
-"""Minus KL(clean run || gated run) at the target positions, mean over them."""
+SHARE: Final = 0.1
+"""Of the gap between clean and corrupt prompts, from which on a head is active."""
 
 Heads = frozenset[str]
 """Site names."""
 
 
-def scores_of(model: Model, task: Task) -> EdgeScores:
-    """EAP-IG scores of every edge, for the divergence at the task's targets."""
-    bench = Bench(model, task, DIVERGENCE, shares=False)
-    return score_edges(model, task, method="eap-ig", n_checks=0, bench=bench)
+@final
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """What ablating each head loses, prompt by prompt.
 
-
-def heads_of(scores: EdgeScores, share: float = SHARE) -> Heads:
-    """Heads of the circuit of a share of all edges.
-
-    Raises:
-        BadOption: a share that is none.
+    Attributes:
+        heads: site names.
+        per_prompt: [prompt, head] metric lost, in its unit.
+        gaps: [prompt] metric of the clean prompt less that of the corrupt one.
     """
-    return _heads(scores.graph, scores.per_prompt.mean(0), share)
+
+    heads: tuple[str, ...]
+    per_prompt: Float[np.ndarray, "prompt head"]
+    gaps: Float[np.ndarray, " prompt"]
+
+    def shares(self) -> dict[str, float]:
+        """Mean loss of each head over the mean gap: 1 is as bad as the corrupt prompt. All are 0 where there is no gap."""
+        return dict(zip(self.heads, self._shares(np.arange(len(self.gaps))).tolist(), strict=True))
+
+    def active(self, share: float = SHARE) -> Heads:
+        """Heads that lose at least this share."""
+        return frozenset(head for head, found in self.shares().items() if found >= share)
+
+    def resampled(self, share: float = SHARE, *, n: int = 50, random_seed: int = 0) -> tuple[Heads, ...]:
+        """Active heads by prompts drawn with replacement: what would be found of the same model with other prompts."""
+        shares = [self._shares(rows) for rows in draws(len(self.gaps), random_seed, n)]
+        return tuple(frozenset(h for h, found in zip(self.heads, one, strict=True) if found >= share) for one in shares)
+
+    def _shares(self, rows: np.ndarray) -> Float[np.ndarray, " head"]:
+        gap = float(self.gaps[rows].mean())
+        lost = self.per_prompt[rows].mean(0)
+        return lost / gap if gap > 0 else np.zeros_like(lost)
 
 
-def resampled(scores: EdgeScores, share: float = SHARE, *, n: int = 50, random_seed: int = 0) -> tuple[Heads, ...]:
-    """Heads of circuits by prompts drawn with replacement: what would be found of the same model with other prompts."""
-    rows = draws(len(scores.per_prompt), random_seed, n)
-    return tuple(_heads(scores.graph, scores.per_prompt[row].mean(0), share) for row in rows)
-
-
-def frequencies(sets: Sequence[Heads]) -> dict[str, float]:
-    """Share of the sets that hold each head, of those that any holds."""
-    every = sorted(frozenset[str]().union(*sets))
-    return {head: sum(head in one for one in sets) / len(sets) for head in every}
+def losses_of(model: Model, task: Task) -> Losses:
+    """Ablate every head alone, and measure the task's metric."""
+    bench = Bench(model, task, shares=False)
+    nodes = [one for one in score(model, task, method="exact", bench=bench).nodes if is_head(one.node)]
+    gaps = np.subtract(bench.base("clean"), bench.base("corrupt"))
+    return Losses(tuple(one.node for one in nodes), -np.array([one.per_prompt for one in nodes]).T, gaps)
 
 
 def mean_jaccard(sets: Sequence[Heads]) -> float:
@@ -89,11 +98,11 @@ def jaccard(a: Heads, b: Heads) -> float:
 @final
 @dataclass(frozen=True)
 class Census:
-    """Heads of the circuits at checkpoints.
+    """Active heads at checkpoints.
 
     Attributes:
         steps: of the checkpoints; the first is before training.
-        active: the heads at each.
+        active: at each.
 
     Raises:
         BadOption: no checkpoint, or not one set for each.
@@ -112,7 +121,7 @@ class Census:
         return self.active[at] - self.active[0]
 
     def died(self, at: int = -1) -> Heads:
-        """Heads of the first circuit that are not in that of a checkpoint."""
+        """Heads that were active at the first checkpoint and are not at this one."""
         return self.active[0] - self.active[at]
 
     def n_born(self) -> tuple[int, ...]:
@@ -129,19 +138,10 @@ class Census:
         return len(ever - self.active[-1]) / len(ever) if ever else nan
 
 
-def census(found: Mapping[int, EdgeScores], share: float = SHARE) -> Census:
-    """The census of what was scored at checkpoints: step -> scores."""
+def census(found: Mapping[int, Losses], share: float = SHARE) -> Census:
+    """The census of what was measured at checkpoints: step -> losses."""
     steps = tuple(sorted(found))
-    return Census(steps, tuple(heads_of(found[step], share) for step in steps))
-
-
-def _heads(graph: Graph, values: Float[np.ndarray, " edge"], share: float) -> Heads:
-    if not 0 < share <= 1:
-        raise BadOption(f"share={share:g}", "a circuit is a share of the edges", next_step=f"give {SHARE:g}, say")
-    chosen = select_values(values, graph, max(1, round(share * graph.n_edges)))
-    touched = set(graph.nodes_of(alive(graph, chosen, "resample")))
-    senders = zip(graph.senders, graph.sender_ends, strict=True)
-    return frozenset(site_of(end) for name, end in senders if name in touched and end.kind == "head")
+    return Census(steps, tuple(found[step].active(share) for step in steps))
 
 
 def _pairs(sets: Sequence[Heads]) -> list[tuple[Heads, Heads]]:

@@ -11,27 +11,16 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor
 
-from optrode.circuit.edge.records import EdgeScores
 from optrode.circuit.nodes import ablate, all_nodes, is_head
 from optrode.claims import Line, Map, Measured
 from optrode.gate.place import gates
 from optrode.model.model import Model
 from optrode.study.kit import arithmetic as sums
 from optrode.study.kit.arithmetic import Numbers, Written
-from optrode.study.kit.births import (
-    Census,
-    Heads,
-    census,
-    frequencies,
-    jaccard,
-    mean_births,
-    mean_jaccard,
-    resampled,
-    scores_of,
-)
+from optrode.study.kit.births import Census, Heads, Losses, census, jaccard, losses_of, mean_births, mean_jaccard
 from optrode.study.kit.curves import line
 from optrode.study.kit.heads import rank_correlation
-from optrode.study.kit.reward import reward_loss
+from optrode.study.kit.reward import exact_match, reward_loss
 from optrode.study.papers.thinking_sparks_claims import CLAIMS, DIFFERENCES, PAPER, QUESTION
 from optrode.study.papers.thinking_sparks_figures import ARMS, figures
 from optrode.study.study import Outcome, Setting, Study
@@ -39,14 +28,14 @@ from optrode.train.checkpoints import along
 from optrode.train.loop import Trained, fit
 from optrode.train.plan import Measure, Plan, Stop, adamw, evenly
 
-NUMBERS: Final = Numbers(7)
+NUMBERS: Final = Numbers(5)
 N_ROWS: Final = 96
-CHAIN_SHARE: Final = 0.25
+CHAIN_SHARE: Final = 0.5
 """Of the rows of pretraining; the rest are single sums."""
 ABILITY: Final = 0.5
 N_STEPS: Final = 280
-SHARES: Final = (0.01, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12)
-"""Sizes of circuits, of the last figure."""
+SHARES: Final = (0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
+"""Of the gap, from which on heads count as active, of the last figure."""
 
 
 @final
@@ -58,7 +47,7 @@ class _Lab:
 
     @cached_property
     def chains(self) -> Tensor:
-        """Chains to test with, [row, 8]."""
+        """Chains to test with, [row, 7]."""
         return sums.draw_chains(NUMBERS, self.setting.pick(256, 8), self.generator(1))
 
     @cached_property
@@ -69,7 +58,7 @@ class _Lab:
     @cached_property
     def teacher(self) -> Trained:
         """Another network, which after 400 updates sees chains only."""
-        return self.pretrain("teacher", self.setting.random_seed + 1000, 0.98, self.setting.pick(1200, 2), 400)
+        return self.pretrain("teacher", self.setting.random_seed + 1000, 0.9, self.setting.pick(1200, 2), 400)
 
     def generator(self, stream: int) -> torch.Generator:
         """Random numbers of one use."""
@@ -106,11 +95,11 @@ class _Lab:
         ways: dict[str, tuple[Any, Any]] = {
             "fine-tuning": (written, sums.loss),
             "distillation": (written, sums.distillation_loss(self.teacher.model)),
-            "reward": (asked, reward_loss(sums.answer_reward, n_new=2, group=8)),
+            "reward": (asked, reward_loss(exact_match, group=8)),
         }
         measures = {
             "accuracy": Measure(lambda model: sums.accuracy(model, self.chains)),
-            "reward": Measure(lambda model: sums.expected_reward(model, NUMBERS, self.chains[:96])),
+            "reward": Measure(lambda model: sums.expected_reward(model, self.chains)),
         }
         start = lambda _: Model(deepcopy(base.module), base.table, name=arm)  # noqa: E731
         at = evenly(n_steps, pick(20, 1))
@@ -119,22 +108,22 @@ class _Lab:
             random_seed=self.setting.random_seed,
         ))  # fmt: skip
 
-    def scores(self, ran: Trained) -> dict[int, EdgeScores]:
-        """What each edge is worth at each checkpoint."""
-        task = sums.chain_task(NUMBERS, self.setting.pick(96, 6), self.setting.random_seed)
-        return along(ran, lambda model: scores_of(model, task))
+    def losses(self, ran: Trained) -> dict[int, Losses]:
+        """What each head is worth at each checkpoint."""
+        task = sums.chain_task(NUMBERS, self.setting.pick(128, 6), self.setting.random_seed)
+        return along(ran, lambda model: losses_of(model, task))
 
 
 def run(setting: Setting) -> Outcome:
     """All claims from one random seed."""
     lab = _Lab(setting)
     runs = {arm: lab.post_train(arm) for arm in ARMS}
-    scores = {arm: lab.scores(ran) for arm, ran in runs.items()}
-    counted = {arm: census(found) for arm, found in scores.items()}
+    losses = {arm: lab.losses(ran) for arm, ran in runs.items()}
+    counted = {arm: census(found) for arm, found in losses.items()}
     lost = ablations(lab, runs["fine-tuning"].model, counted["fine-tuning"])
-    measured = _claims(runs, counted, resampled(scores["reward"][0], random_seed=setting.random_seed))
-    lines = _lines(runs, scores, counted) | {"lost": Line("lost", (0.0, 1.0, 2.0), lost)}
-    maps = {arm: _map(found, counted, setting.pick(50, 3)) for arm, found in scores.items()}
+    measured = _claims(runs, counted, losses["reward"][0].resampled(random_seed=setting.random_seed))
+    lines = _lines(runs, losses, counted) | {"lost": Line("lost", (0.0, 1.0, 2.0), lost)}
+    maps = {arm: _map(found) for arm, found in losses.items()}
     return Outcome(measured | {"T7": Measured(lost[0], lost[1])}, lines, maps, notes=_notes(lab))
 
 
@@ -156,14 +145,19 @@ def _claims(runs: Mapping[str, Trained], counted: Mapping[str, Census], floor: t
 
 
 def ablations(lab: _Lab, tuned: Model, counted: Census) -> tuple[float, float, float]:
-    """Accuracy lost with heads ablated: emergent ones, as many that are never active, and the emergent ones in the base."""
+    """Accuracy lost with heads ablated: emergent ones, as many that are never active, and the emergent ones in the base.
+
+    As many are ablated as there are of either; where there are more, the mean of random draws is taken.
+    """
     emergent = sorted(counted.born())
-    idle = {node for node in all_nodes(tuned) if is_head(node)} - counted.active[0] - counted.active[-1]
-    others = sorted(idle)
-    draw = random.Random(lab.setting.random_seed)
+    others = sorted({node for node in all_nodes(tuned) if is_head(node)} - counted.active[0] - counted.active[-1])
+    draw, n_draws = random.Random(lab.setting.random_seed), lab.setting.pick(20, 2)
     n = min(len(emergent), len(others))
-    control = mean(_lost(lab, tuned, draw.sample(others, n)) for _ in range(lab.setting.pick(20, 2)))
-    return _lost(lab, tuned, emergent), control, _lost(lab, lab.base.model, emergent)
+    sets = [(draw.sample(emergent, n), draw.sample(others, n)) for _ in range(n_draws)]
+    return (
+        mean(_lost(lab, tuned, born) for born, _ in sets), mean(_lost(lab, tuned, other) for _, other in sets),
+        mean(_lost(lab, lab.base.model, born) for born, _ in sets),
+    )  # fmt: skip
 
 
 def _lost(lab: _Lab, model: Model, heads: list[str]) -> float:
@@ -196,7 +190,7 @@ def _end(ran: Trained, name: str) -> float:
 
 
 def _lines(
-    runs: Mapping[str, Trained], scores: Mapping[str, Mapping[int, EdgeScores]], counted: Mapping[str, Census]
+    runs: Mapping[str, Trained], losses: Mapping[str, Mapping[int, Losses]], counted: Mapping[str, Census]
 ) -> dict[str, Line]:  # fmt: skip
     lines: dict[str, Line] = {}
     for arm, one in counted.items():
@@ -204,18 +198,17 @@ def _lines(
         lines[f"{arm}.born"] = Line(arm, steps, tuple(map(float, one.n_born())))
         lines[f"{arm}.died"] = Line(arm, steps, tuple(float(len(one.died(at))) for at in range(len(steps))))
         lines |= {f"{arm}.{name}": line(arm, runs[arm].run.measures[name]) for name in ("accuracy", "reward")}
-        ends = {step: scores[arm][step] for step in (one.steps[0], one.steps[-1])}
-        lines[f"{arm}.sizes"] = Line(arm, SHARES, tuple(float(len(census(ends, share).born())) for share in SHARES))
+        ends = {step: losses[arm][step] for step in (one.steps[0], one.steps[-1])}
+        lines[f"{arm}.bounds"] = Line(arm, SHARES, tuple(float(len(census(ends, share).born())) for share in SHARES))
     return lines
 
 
-def _map(found: Mapping[int, EdgeScores], counted: Mapping[str, Census], n: int) -> Map:
-    """How often each head is in the circuits of resampled prompts, for heads that any run's circuits ever hold."""
-    ever = frozenset[str]().union(*(heads for one in counted.values() for heads in one.active))
-    steps, heads = sorted(found), sorted(ever)
-    shares = [frequencies(resampled(found[step], n=n)) for step in steps]
-    cells = tuple(tuple(one.get(head, 0.0) for one in shares) for head in heads)
-    return Map("", "head", "updates", tuple(map(_short, heads)), tuple(map(str, steps)), cells, "share of circuits")
+def _map(found: Mapping[int, Losses]) -> Map:
+    """What each head is worth at each checkpoint, as a share of the gap."""
+    steps = sorted(found)
+    heads, shares = found[steps[0]].heads, [found[step].shares() for step in steps]
+    cells = tuple(tuple(one[head] for one in shares) for head in heads)
+    return Map("", "head", "updates", tuple(map(_short, heads)), tuple(map(str, steps)), cells, "share of the gap", True)
 
 
 def _short(head: str) -> str:

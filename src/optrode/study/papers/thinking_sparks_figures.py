@@ -14,7 +14,7 @@ ARMS: Final = ("fine-tuning", "distillation", "reward")
 
 def figures(outcomes: Sequence[Outcome]) -> Figures:
     """All figures over all seeds."""
-    charts = (_born(outcomes), _died(outcomes), _reward(outcomes), _ablated(outcomes), _sizes(outcomes))
+    charts = (_born(outcomes), _died(outcomes), _reward(outcomes), _ablated(outcomes), _bounds(outcomes))
     return Figures(charts, _maps(outcomes))
 
 
@@ -35,15 +35,15 @@ def _born(outcomes: Sequence[Outcome]) -> Chart:
     counts = ", ".join(f"{arm} {_ends(outcomes, arm, 'born'):.0f}" for arm in ARMS)
     title = f"Emergent heads at the end: {counts}; resampled prompts alone make {_middle(outcomes, 'T1', 'control'):.1f}"
     caption = (
-        "Heads of the circuit at a checkpoint that are not in the base model's, one line per random seed. Circuits are the "
-        "strongest 4 % of all edges by EAP-IG that are on a way from the input to the logits."
+        "Heads that are active at a checkpoint and were not in the base model, one line per random seed. A head is active "
+        "where ablating it alone loses a tenth of what the model gets from a clean chain over a corrupt one."
     )
     return Chart(title, "updates", "emergent heads", _all(outcomes, "born"), caption=caption)
 
 
 def _died(outcomes: Sequence[Outcome]) -> Chart:
     counts = ", ".join(f"{arm} {_ends(outcomes, arm, 'died'):.0f}" for arm in ARMS)
-    caption = "Heads of the base model's circuit that are not in that of a checkpoint, one line per random seed."
+    caption = "Heads that were active in the base model and are not at a checkpoint, one line per random seed."
     return Chart(f"Heads of the base model given up by the end: {counts}", "updates", "heads given up",
                  _all(outcomes, "died"), caption=caption)  # fmt: skip
 
@@ -51,8 +51,8 @@ def _died(outcomes: Sequence[Outcome]) -> Chart:
 def _reward(outcomes: Sequence[Outcome]) -> Chart:
     ends = ", ".join(f"{arm} {_ends(outcomes, arm, 'reward'):.2f}" for arm in ARMS)
     caption = (
-        "Probability that a sampled answer is right, over all steps that may be written before it; this is what training by "
-        "reward climbs. One line per random seed; all start from the seed's base model, with the same optimiser."
+        "Probability that a sampled answer is right: what training by reward climbs. One line per random seed; all start from "
+        "the seed's base model, with the same optimiser."
     )
     title = f"Expected reward at the end: {ends}"
     return Chart(title, "updates", "expected reward", _all(outcomes, "reward"), caption=caption)
@@ -64,9 +64,9 @@ def _ablated(outcomes: Sequence[Outcome]) -> Chart:
         f"many others, {_middle(outcomes, 'T7', 'control'):.2f}"
     )
     caption = (
-        "Accuracy lost with heads ablated together (output zero): the emergent heads of the fine-tuned model; as many "
-        "random ones that are in neither circuit (mean of 20 draws); the same emergent heads in the base. "
-        "Medians over random seeds."
+        "Accuracy lost with heads ablated together (output zero): emergent heads of the fine-tuned model; as many random ones "
+        "that are active in neither model; the emergent heads in the base model (means of 20 draws where there are more to "
+        "draw from). Medians over random seeds."
     )
     groups = [[one.lines["lost"].y[place] for one in outcomes] for place in range(3)]
     bars = Line("accuracy lost", (0.0, 1.0, 2.0), _each(median, groups), _each(min, groups), _each(max, groups))
@@ -74,23 +74,22 @@ def _ablated(outcomes: Sequence[Outcome]) -> Chart:
     return Chart(title, "ablated", "accuracy lost", (bars,), "bars", labels, caption=caption)
 
 
-def _sizes(outcomes: Sequence[Outcome]) -> Chart:
-    twice = ", ".join(f"{arm} {median(one.lines[f'{arm}.sizes'].y[5] for one in outcomes):.0f}" for arm in ARMS)
+def _bounds(outcomes: Sequence[Outcome]) -> Chart:
+    half = ", ".join(f"{arm} {median(one.lines[f'{arm}.bounds'].y[1] for one in outcomes):.0f}" for arm in ARMS)
     caption = (
-        "Emergent heads at the end against the size of circuits, as a share of all edges; all other figures use 4 %. One "
-        "line per random seed. Where the lines cross, which training adds more heads depends on the size."
+        "Emergent heads at the end against the share of the gap from which on a head counts as active; all other figures "
+        "use a tenth. One line per random seed. Where the lines cross, which training adds more heads depends on the bound."
     )
-    title = f"With circuits twice as large, emergent heads at the end are: {twice}"
-    return Chart(title, "edges of a circuit, share of all", "emergent heads", _all(outcomes, "sizes"), log_x=True,
-                 caption=caption)  # fmt: skip
+    title = f"With a bound half as high, emergent heads at the end are: {half}"
+    return Chart(title, "share of the gap", "emergent heads", _all(outcomes, "bounds"), log_x=True, caption=caption)
 
 
 def _maps(outcomes: Sequence[Outcome]) -> tuple[Map, ...]:
     """Of the first random seed: another's heads are others."""
     first = outcomes[0]
     caption = (
-        "How often each head is in the circuit when prompts are resampled, at checkpoints, from random seed "
-        f"{first.random_seed}. Rows are layer and head; heads that no run's circuit ever holds are left out."
+        "What ablating each head alone loses at checkpoints, as a share of the gap between clean and corrupt chains, from "
+        f"random seed {first.random_seed}. Rows are layer and head; a head is active from .1 on."
     )
     titles = {arm: f"{arm.capitalize()}: {first.lines[f'{arm}.born'].y[-1]:.0f} heads are new at the end, "
                    f"{first.lines[f'{arm}.died'].y[-1]:.0f} of the base model are given up" for arm in ARMS}  # fmt: skip
