@@ -74,8 +74,8 @@ DIFFERENCES: Final = (
     "written, the first layer alone did the task in a pilot, and no training added a head.",
     "The base model is pretrained on single sums and, in half of the rows, chains, until it answers half of these.",
     "Heads are taken by exact ablation, not from circuits of edges by EAP-IG: a head is active where ablating it alone "
-    "loses a tenth of the gap between clean and corrupt chains. In a pilot, circuits of 4 % of the edges differed by two heads "
-    "between resamples of the prompts. The last figure shows other bounds than a tenth.",
+    "loses a tenth of the gap between clean and corrupt chains. In a pilot, circuits of 4 % of the edges differed by two "
+    "heads between resamples of the prompts. The last figure shows other bounds than a tenth.",
     "The teacher is a network of the same size from another random seed, trained on until it answers nine chains of ten.",
     "Rewards are for the answer alone. Each batch of answers is used for one update, so that clipping never acts, and "
     "nothing holds the policy to the base model.",

@@ -51,8 +51,8 @@ def _died(outcomes: Sequence[Outcome]) -> Chart:
 def _reward(outcomes: Sequence[Outcome]) -> Chart:
     ends = ", ".join(f"{arm} {_ends(outcomes, arm, 'reward'):.2f}" for arm in ARMS)
     caption = (
-        "Probability that a sampled answer is right: what training by reward climbs. One line per random seed; all start from "
-        "the seed's base model, with the same optimiser."
+        "Probability that a sampled answer is right: what training by reward climbs. One line per random seed; all start "
+        "from the seed's base model, with the same optimiser."
     )
     title = f"Expected reward at the end: {ends}"
     return Chart(title, "updates", "expected reward", _all(outcomes, "reward"), caption=caption)
@@ -64,9 +64,9 @@ def _ablated(outcomes: Sequence[Outcome]) -> Chart:
         f"many others, {_middle(outcomes, 'T7', 'control'):.2f}"
     )
     caption = (
-        "Accuracy lost with heads ablated together (output zero): emergent heads of the fine-tuned model; as many random ones "
-        "that are active in neither model; the emergent heads in the base model (means of 20 draws where there are more to "
-        "draw from). Medians over random seeds."
+        "Accuracy lost with heads ablated together (output zero): emergent heads of the fine-tuned model; as many random "
+        "ones that are active in neither model; the emergent heads in the base model (means of 20 draws where there are more "
+        "to draw from). Medians over random seeds."
     )
     groups = [[one.lines["lost"].y[place] for one in outcomes] for place in range(3)]
     bars = Line("accuracy lost", (0.0, 1.0, 2.0), _each(median, groups), _each(min, groups), _each(max, groups))

@@ -6,7 +6,7 @@ import torch
 from optrode.errors import BadOption
 from optrode.model.model import Model
 from optrode.study.kit import arithmetic as sums
-from optrode.study.kit.reward import sample
+from optrode.study.kit.reward import exact_match, sample
 
 NUMBERS = sums.Numbers(5)
 
@@ -17,19 +17,16 @@ def chains():
 
 
 class Calculator(torch.nn.Module):
-    """Says the right step and answer, each with a probability."""
+    """Says the right answer to a chain with a probability."""
 
-    def __init__(self, p_step, p_answer):
+    def __init__(self, p):
         super().__init__()
-        self.p_step, self.p_answer, self.unused = p_step, p_answer, torch.nn.Parameter(torch.zeros(1))
+        self.p, self.unused = p, torch.nn.Parameter(torch.zeros(1))
 
     def forward(self, ids, logits_to_keep=0):
-        chance = torch.full((*ids.shape, NUMBERS.vocab), 1e-9)
-        for pos, right, p in ((5, self._sum(ids[:, 0], ids[:, 1], ids[:, 2]), self.p_step), (6, None, self.p_answer)):
-            if ids.shape[1] > pos:
-                said = self._sum(ids[:, 6], ids[:, 3], ids[:, 4]) if right is None else right
-                chance[:, pos] = (1 - p) / (NUMBERS.vocab - 1)
-                chance[torch.arange(len(ids)), pos, said] = p
+        chance = torch.full((*ids.shape, NUMBERS.vocab), (1 - self.p) / (NUMBERS.vocab - 1))
+        step = self._sum(ids[:, 0], ids[:, 1], ids[:, 2])
+        chance[torch.arange(len(ids)), 5, self._sum(step, ids[:, 3], ids[:, 4])] = self.p
         return type("Output", (), {"logits": chance.log()[:, -logits_to_keep or None :]})()
 
     def _sum(self, left, sign, right):
@@ -37,9 +34,9 @@ class Calculator(torch.nn.Module):
 
 
 def test_chains_are_right(chains):
-    for a, first, b, second, c, equals, step, answer in chains.tolist():
+    for a, first, b, second, c, equals, answer in chains.tolist():
         assert equals == 7
-        assert step == ((a + b) if first == 5 else (a - b)) % 5
+        step = (a + b) if first == 5 else (a - b)
         assert answer == ((step + c) if second == 5 else (step - c)) % 5
 
 
@@ -51,22 +48,18 @@ def test_all_signs_and_numbers_are_drawn(chains):
 def test_what_is_wanted_is_said_at_its_place(chains):
     written = sums.joined(sums.written_chains(chains[:1]), sums.written_sums(NUMBERS, chains[:1]))
     row = chains[0].tolist()
-    assert written.inputs.tolist() == [row[:7], [*row[:3], 7, 8, 8, 8]]
-    assert written.wanted.tolist() == [[-1] * 5 + row[6:], [-1, -1, -1, row[6], -1, -1, -1]]
+    step = (row[0] + row[2] if row[1] == 5 else row[0] - row[2]) % 5
+    assert written.inputs.tolist() == [row[:6], [*row[:3], 7, 8, 8]]
+    assert written.wanted.tolist() == [[-1] * 5 + row[6:], [-1, -1, -1, step, -1, -1]]
 
 
 def test_accuracy_and_expected_reward_of_a_known_calculator(chains):
-    assert sums.accuracy(Model(Calculator(0.9, 0.8)), chains) == 1.0
-    assert sums.expected_reward(Model(Calculator(1.0, 0.8)), NUMBERS, chains) == pytest.approx(0.8, abs=1e-4)
-    half = Model(Calculator(0.5, 1.0))
-    drawn = sample(half, chains[:, :6].repeat(200, 1), 2)
-    mean = float(sums.answer_reward(drawn, chains[:, 6:].repeat(200, 1)).mean())
-    assert sums.expected_reward(half, NUMBERS, chains) == pytest.approx(mean, abs=0.02)
-
-
-def test_only_the_answer_is_rewarded():
-    found = sums.answer_reward(torch.tensor([[1, 2], [1, 3], [0, 2]]), torch.tensor([[1, 2]] * 3))
-    assert found.tolist() == [1.0, 0.0, 1.0]
+    model = Model(Calculator(0.6))
+    assert sums.accuracy(model, chains) == 1.0
+    assert sums.expected_reward(model, chains) == pytest.approx(0.6)
+    asked = sums.questions(chains.repeat(100, 1))
+    drawn = sample(model, asked.prompts, 1)
+    assert float(exact_match(drawn, asked.wanted).mean()) == pytest.approx(0.6, abs=0.02)
 
 
 def test_a_student_equal_to_its_teacher_has_nothing_to_learn(chains):
@@ -80,22 +73,17 @@ def test_the_task_has_other_answers_in_its_corrupt_world():
     task = sums.chain_task(NUMBERS, 20, 3)
     assert len(task) == 20
     for pair in task.pairs:
-        clean, other = pair.clean, pair.corrupt
-        assert (clean[1], clean[3]) == (other[1], other[3])
-        assert clean[6] != other[6]
+        assert (pair.clean[1], pair.clean[3]) == (pair.corrupt[1], pair.corrupt[3])
+        assert pair.clean != pair.corrupt
         assert pair.right != pair.wrong
-        assert pair.targets == ((5, clean[6]), (6, pair.right[0]))
+    model = Model(Calculator(1.0))
+    for world, answers in (("clean", "right"), ("corrupt", "wrong")):
+        ids = torch.tensor([pair.world(world) for pair in task.pairs])
+        said = model(ids).logits[:, -1].argmax(-1)
+        assert said.tolist() == [getattr(pair, answers)[0] for pair in task.pairs]
     assert task == sums.chain_task(NUMBERS, 20, 3)
 
 
-def test_the_metric_is_the_mean_probability_of_step_and_answer():
-    task = sums.chain_task(NUMBERS, 4)
-    model = Model(Calculator(0.9, 0.5))
-    ids = torch.tensor([pair.clean for pair in task.pairs])
-    found = sums.RIGHT_PROBABILITY.function(model(ids).logits[:, 5:7], task.pairs)
-    assert torch.allclose(found, torch.full((4,), 0.7), atol=1e-4)
-
-
 def test_too_few_numbers_are_refused():
-    with pytest.raises(BadOption, match="modulo 3 or more"):
-        sums.chain_task(sums.Numbers(2), 4)
+    with pytest.raises(BadOption, match="modulo 2 or more"):
+        sums.chain_task(sums.Numbers(1), 4)

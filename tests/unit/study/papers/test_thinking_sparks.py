@@ -40,7 +40,18 @@ def test_runs_are_compared_where_they_are_first_as_good(lab):
 def test_nothing_is_lost_without_emergent_heads(lab):
     model = lab.network(0)
     every = frozenset(f"blocks.{layer}.attn.z[head={head}]" for layer in (0, 1) for head in (0, 1))
-    assert ablations(lab, model, Census((0, 1), (every, every)))[:2] == (0.0, 0.0)
+    assert ablations(lab, model, Census((0, 1), (every, every))) == (0.0, 0.0, 0.0)
+
+
+def test_as_many_heads_are_ablated_of_either_kind(lab, monkeypatch):
+    seen = []
+    monkeypatch.setattr("optrode.study.papers.thinking_sparks._lost", lambda lab, model, heads: seen.append(heads) or 0.5)
+    names = [f"blocks.{layer}.attn.z[head={head}]" for layer in (0, 1) for head in (0, 1)]
+    counted = Census((0, 1), (frozenset(names[:1]), frozenset(names[:3])))
+    assert ablations(lab, lab.network(0), counted) == (0.5, 0.5, 0.5)
+    assert {len(heads) for heads in seen} == {1}
+    assert {heads[0] for heads in seen} - {names[3]} <= {names[1], names[2]}
+    assert [names[3]] in seen
 
 
 def test_the_base_model_stays_as_it_is_while_it_is_trained_on(lab):
@@ -52,4 +63,4 @@ def test_the_base_model_stays_as_it_is_while_it_is_trained_on(lab):
 
 
 def test_signs_are_told_apart():
-    assert NUMBERS.text((3, 7, 8, 9)) == ("3", "+", "-", "=")
+    assert NUMBERS.text((3, 5, 6, 7, 8)) == ("3", "+", "-", "=", ".")
