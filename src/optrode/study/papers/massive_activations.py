@@ -125,10 +125,9 @@ def _fits(
 def _peaks(curves: Sequence[Fitted], n_layers: int) -> dict[str, Measured]:
     """M1d, M1e, M2: where the law turns by its formula, by looking, and in what was measured."""
     turns = [(one, one.turn, one.turn_seen()) for one in curves]
-    inside = [(one.steps / one.steps[-1], turn / one.steps[-1], seen / one.steps[-1])
-              for one, turn, seen in turns if turn is not None]  # fmt: skip
-    away = [float(abs(turn - seen)) for _, turn, seen in inside]
-    blind = [float(abs(steps - seen).mean()) for steps, _, seen in inside]
+    last = float(curves[0].steps[-1])
+    away = [abs(turn - seen) / last for _, turn, seen in turns if turn is not None]
+    blind = [seen / last for _, turn, seen in turns if turn is not None]
     return {
         "M1d": Measured(*formula_errors(curves)),
         "M1e": Measured(_middle(away), _middle(blind)),
@@ -185,7 +184,7 @@ def _lines(curves: Sequence[Fitted], trained: Mapping[str, Mapping[str, Series]]
         kind, _, layer = one.name.partition(", ")
         steps = tuple(map(float, one.steps))
         lines[f"ratio/{one.name}"] = Line(layer, steps, tuple(map(float, one.ratios)))
-        lines[f"law/{one.name}"] = Line(f"{layer}, the law", steps, tuple(map(float, one.shape.at(one.steps))), dashed=True)
+        lines[f"law/{one.name}"] = Line(layer, steps, tuple(map(float, one.shape.at(one.steps))), dashed=True)
         lines[f"fit/{one.name}"] = Line(kind, (0.0, 1.0, 2.0), (one.law.r2, one.over_responses, one.over_plain))
         if one.turn is not None:
             lines[f"turn/{one.name}"] = Line(kind, (one.turn,), (one.turn_seen(),))

@@ -37,7 +37,8 @@ CLAIMS: Final = (
         "M1e", "Sec. 4", "Where the law turns within the run, at a peak or, upside down, at a trough, the ratio does.",
         "distance of that step from the largest (smallest) running median of 5 looks, as a share of the run; median over "
         "layers whose law turns",
-        Bounds(high=0.1), "mean distance of a step drawn from the whole run", Bounds(low=0.2), "own", Bounds(high=0.2),
+        Bounds(high=0.1), "distance of the first step of the run, with which a law that says nothing would come as near",
+        Bounds(low=0.05), "own", Bounds(high=0.2),
     ),
     Claim(
         "M2", "Sec. 4.2", "The first and the last layer peak early, the layers between grow as a logarithm throughout.",

@@ -1,7 +1,6 @@
 """The figures of massive activations."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from math import isfinite, nan
 from statistics import median
 
@@ -33,14 +32,23 @@ def _growth(outcomes: Sequence[Outcome], kind: str) -> Chart:
         f"{kind}: the largest activations grow to {_end(outcomes, kind):.0f} times the median, and one law of five "
         f"parameters fits their growth with R2 of {median(fits):.2f}"
     )
-    seen = [replace(line, name=line.name) for _, line in _lines(outcomes, f"ratio/{kind}")]
-    laws = [line for _, line in _lines(outcomes[:1], f"law/{kind}")]
+    shown = [line for start in ("ratio", "law") for _, line in _lines(outcomes[:1], f"{start}/{kind}")]
     caption = (
         "Largest over median size of the residual stream after each block, mean over 40 rows of unseen text, at every 40 "
-        "steps of training; one line for each random seed. Dashed: the law A e^(-lambda x) ln x + K, x = gamma t + t0, "
-        "fitted to the first random seed. Activations are called massive from 1000 times the median."
+        "steps of training, for the first random seed. Dashed, in the same colour: the law A e^(-lambda x) ln x + K, "
+        "x = gamma t + t0, fitted to it. Activations are called massive from 1000 times the median."
     )
-    return Chart(title, "training steps", "largest over median activation", (*seen, *laws), caption=caption)
+    return Chart(title, "training steps", "largest over median activation", tuple(shown), caption=caption)
+
+
+def _sorted(names: Iterable[str]) -> list[str]:
+    """Layers of Pythia's kind first, as in the paper."""
+    return sorted(set(names), key=lambda name: (name.startswith("Llama"), name))
+
+
+def _short(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of layers: "Pythia 0"."""
+    return tuple(name.replace("'s kind, layer", "") for name in names)
 
 
 def _end(outcomes: Sequence[Outcome], kind: str) -> float:
@@ -49,7 +57,7 @@ def _end(outcomes: Sequence[Outcome], kind: str) -> float:
 
 def _beside(outcomes: Sequence[Outcome]) -> Chart:
     found = _lines(outcomes, "fit/")
-    names = list(dict.fromkeys(name for name, _ in found))
+    names = _sorted(name for name, _ in found)
     by_name = {name: [line for other, line in found if other == name] for name in names}
     places = tuple(float(ix) for ix in range(len(names)))
     bars = tuple(
@@ -65,12 +73,13 @@ def _beside(outcomes: Sequence[Outcome]) -> Chart:
         "straight line and a logarithm without decay; median over random seeds. Above 0 the law is better; below 2 there is "
         f"little between them. Curves that the step response would have made give {_middle(outcomes, 'M1b', 'control'):.1f}."
     )
-    return Chart(title, "layer", "difference of Akaike's criterion", bars, kind="bars", labels=tuple(names), caption=caption)
+    axes = "layer", "difference of Akaike's criterion"
+    return Chart(title, *axes, bars, kind="bars", labels=_short(names), caption=caption)
 
 
 def _peaks(outcomes: Sequence[Outcome]) -> Chart:
     points = tuple(line for _, line in _lines(outcomes, "turn/"))
-    last = max(line.x[-1] for _, line in _lines(outcomes, "ratio/"))
+    last = max((max(*line.x, *line.y) for line in points), default=1.0)
     title = (
         f"{len(points)} of {len(_lines(outcomes, 'ratio/'))} fitted laws turn within the run, "
         f"{_middle(outcomes, 'M1e'):.2f} of its length from where the measured ratio does"
@@ -78,9 +87,11 @@ def _peaks(outcomes: Sequence[Outcome]) -> Chart:
     caption = (
         "Each point is a layer of one network and random seed whose fitted law peaks, or upside down is least, before the "
         "last step. Across: that step by the formula (e^W(1/lambda) - t0) / gamma. Up: the step at which the running median "
-        "of five looks is largest, or least. On the dashed line they are the same."
+        "of five looks is largest, or least: looks are 40 steps apart. On the diagonal they are the same. "
+        "Where all points are at the lower left, the ratio falls a little at first, and no law peaks."
     )
-    same = Line("the same", (0.0, last), (0.0, last), dashed=True)
+    diagonal = tuple(last * part / 20 for part in range(21))
+    same = Line("the same", diagonal, diagonal)
     axes = "turn of the law (step)", "turn of the ratio (step)"
     return Chart(title, *axes, (*points, same), kind="points", caption=caption)
 
@@ -104,11 +115,11 @@ def _sinks(outcomes: Sequence[Outcome]) -> tuple[Chart, Chart]:
 
 def _r2(outcomes: Sequence[Outcome]) -> Map:
     found = [dict(_lines([one], "fit/")) for one in outcomes]
-    names = tuple(found[0])
+    names = _sorted(found[0])
     cells = tuple(tuple(by[name].y[0] for by in found) for name in names)
     return Map(
         f"The law fits with R2 of {_middle(outcomes, 'M1a'):.3f} on average (0.984 in the paper)", "layer", "random seed",
-        names, tuple(str(one.random_seed) for one in outcomes), cells, "R2",
+        _short(names), tuple(str(one.random_seed) for one in outcomes), cells, "R2",
         caption="R2 of the law for each layer and random seed. With steps shuffled, or without training, it is at most "
         f"{_middle(outcomes, 'M1a', 'control'):.2f} on average.",
     )  # fmt: skip

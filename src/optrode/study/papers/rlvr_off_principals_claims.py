@@ -110,14 +110,18 @@ CLAIMS: Final = (
 )  # fmt: skip
 
 DIFFERENCES: Final = (
-    "A policy of three layers and width 64 answers 144 questions with one token; the paper tunes language models of 1 to 30 "
-    "billion parameters on mathematics and code.",
+    "A policy of three layers and width 64 answers 144 questions with one token; the paper tunes language models of "
+    "billions of parameters on mathematics and code.",
     "Reward and example start from the same weights, with the same optimiser and learning rate, and end at the same reward; "
-    "in the paper they are different recipes, often from different models, and the learning rates differ tenfold.",
+    "in the paper they are recipes that differ in data, length and learning rate.",
     "Reward sharpens what is known already from 0.5 to 0.9, and so does example on the same answers; examples of the paper "
     "are often new text, which tuning towards other answers stands for here.",
     "Only the matrices of the blocks are tuned and measured. Weights are float32 throughout, and rounded to bfloat16 where "
     "visibility is asked; there is no KL term, and no clipping.",
     "Since nearly all weights change, overlaps of runs are also measured of the tenth of each matrix that changed most.",
+    "The pilot whose figures are named pretrained its policy otherwise; its energies towards other answers do not come "
+    "back.",
+    "Masks are compared by the reward that is reached in as many steps as the unmasked run takes, in the paper by their "
+    "curves of KL.",
     "LoRA and PiSSA are left out.",
 )

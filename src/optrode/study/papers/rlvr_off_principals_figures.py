@@ -5,18 +5,18 @@ from dataclasses import replace
 from math import isfinite, nan
 from statistics import median
 
-from optrode.claims import Chart, Figures, Line, Map
+from optrode.claims import Chart, Figures, Line
 from optrode.study.study import Outcome
 
-MOVES = ("spectral shift", "shift per norm", "largest angle (degrees)", "energy over chance", "norm over that of weights")
+MOVES = ("spectral shift", "shift per norm", "largest angle", "energy", "norm")
 OTHER = "other answers"
 COMMON = ("reward again", "example", "example again", "other answers", "shuffled")
 
 
 def figures(outcomes: Sequence[Outcome]) -> Figures:
     """All figures over all seeds."""
-    draw = (_angles, _sparsity, _common, _turned, _masked, _reward)
-    return Figures(tuple(one(outcomes) for one in draw), (_moves(outcomes),))
+    draw = (_moves, _angles, _sparsity, _common, _turned, _masked, _reward)
+    return Figures(tuple(one(outcomes) for one in draw))
 
 
 def _middle(outcomes: Sequence[Outcome], key: str, part: str = "value") -> float:
@@ -37,19 +37,25 @@ def _over_seeds(outcomes: Sequence[Outcome], key: str) -> tuple[float, ...]:
     return tuple(median(values) for values in zip(*(one.lines[key].y for one in outcomes), strict=True))
 
 
-def _moves(outcomes: Sequence[Outcome]) -> Map:
-    runs = [key.partition("/")[2] for key in outcomes[0].lines if key.startswith("move/")]
-    cells = tuple(_over_seeds(outcomes, f"move/{name}") for name in runs)
+def _moves(outcomes: Sequence[Outcome]) -> Chart:
+    usual, places = _over_seeds(outcomes, "move/example"), tuple(map(float, range(len(MOVES))))
+    bars = []
+    for name in ("reward", "reward again", "example again", OTHER):
+        found = _over_seeds(outcomes, f"move/{name}")
+        bars.append(Line(name, places, tuple(one / by for one, by in zip(found, usual, strict=True))))
     title = (
         f"Reward shifts the spectrum {_middle(outcomes, 'P2l', 'control'):.2f} times as far as example does; other answers "
         f"shift it {_middle(outcomes, 'P2l'):.1f} times as far"
     )
     caption = (
-        "How far tuning to a reward of 0.9 moved the matrices of the blocks, means over matrices and medians over random "
-        "seeds. Spectral shift: change of the singular values over their size. Largest angle: of the 16 principal "
-        "directions. Energy: of the update between the principal subspaces, over what a random update has there."
+        "How far tuning to a reward of 0.9 moved the matrices of the blocks, over how far tuning by example did; means over "
+        "matrices, medians over random seeds. Spectral shift: change of the singular values over their size; per norm: over "
+        "that of the update. Largest angle: of the 16 principal directions. Energy: share of the update between the "
+        f"principal subspaces. Tuning by example itself has {', '.join(f'{value:.3g}' for value in usual)}: the spectral "
+        "shift, the shift per norm, degrees, energy over that of a random update, norm over that of the weights."
     )
-    return Map(title, "tuning", "measure", tuple(runs), MOVES, cells, caption=caption)
+    axis = "over tuning by example"
+    return Chart(title, "measure", axis, tuple(bars), kind="bars", labels=MOVES, levels={"example": 1.0}, caption=caption)
 
 
 def _angles(outcomes: Sequence[Outcome]) -> Chart:
@@ -109,7 +115,7 @@ def _turned(outcomes: Sequence[Outcome]) -> Chart:
     )
     caption = (
         "Jaccard index above chance of the weights that two runs by reward changed most, by matrix: q, k, v, o of attention "
-        "and up, down of the MLP, layer after layer. One line for each random seed. Turned: the second run starts from "
+        "and up, down of the MLP, layer after layer. Medians over random seeds. Turned: the second run starts from "
         "weights whose layer 1 attention has other coordinates, which changes nothing that the policy does."
     )
     n = len(outcomes[0].lines["turned/as it was"].x)
