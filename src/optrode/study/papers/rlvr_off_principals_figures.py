@@ -38,11 +38,11 @@ def _over_seeds(outcomes: Sequence[Outcome], key: str) -> tuple[float, ...]:
 
 
 def _moves(outcomes: Sequence[Outcome]) -> Chart:
-    usual, places = _over_seeds(outcomes, "move/example"), tuple(map(float, range(len(MOVES))))
+    middle, places = _over_seeds(outcomes, "move/example"), tuple(map(float, range(len(MOVES))))
     bars = []
     for name in ("reward", "reward again", "example again", OTHER):
-        found = _over_seeds(outcomes, f"move/{name}")
-        bars.append(Line(name, places, tuple(one / by for one, by in zip(found, usual, strict=True))))
+        pairs = [(one.lines[f"move/{name}"].y, one.lines["move/example"].y) for one in outcomes]
+        bars.append(Line(name, places, tuple(median(run[ix] / usual[ix] for run, usual in pairs) for ix in range(len(MOVES)))))
     title = (
         f"Reward shifts the spectrum {_middle(outcomes, 'P2l', 'control'):.2f} times as far as example does; other answers "
         f"shift it {_middle(outcomes, 'P2l'):.1f} times as far"
@@ -51,7 +51,7 @@ def _moves(outcomes: Sequence[Outcome]) -> Chart:
         "How far tuning to a reward of 0.9 moved the matrices of the blocks, over how far tuning by example did; means over "
         "matrices, medians over random seeds. Spectral shift: change of the singular values over their size; per norm: over "
         "that of the update. Largest angle: of the 16 principal directions. Energy: share of the update between the "
-        f"principal subspaces. Tuning by example itself has {', '.join(f'{value:.3g}' for value in usual)}: the spectral "
+        f"principal subspaces. Tuning by example itself has {', '.join(f'{value:.3g}' for value in middle)}: the spectral "
         "shift, the shift per norm, degrees, energy over that of a random update, norm over that of the weights."
     )
     axis = "over tuning by example"
