@@ -16,33 +16,33 @@ QUESTION: Final = (
 
 CLAIMS: Final = (
     Claim(
-        "I1", "Fig. 2", "A transformer is close to ridge regression on the true representation.",
+        "I1", "abstract; section 5", "A transformer is close to ridge regression on the true representation.",
         "share of the predictable variance that the network misses at later points (0: ridge on Phi, 1: nothing predicted)",
         Bounds(high=0.15), "the best ridge regression on x and a constant", Bounds(low=0.2), "paper", Bounds(high=0.2),
     ),
     Claim(
-        "I2", "Fig. 3", "Lower layers compute the representation.",
+        "I2", "abstract; section 5", "Lower layers compute the representation.",
         "R^2 of a linear probe for Phi(x) at x tokens, best layer",
         Bounds(low=0.9), "the same in an untrained network", Bounds(high=0.85), "paper", Bounds(low=0.85),
     ),
     Claim(
-        "I3", "Fig. 3", "The representation is copied to the tokens of the labels.",
+        "I3", "abstract; section 5", "The representation is copied to the tokens of the labels.",
         "R^2 of a linear probe for Phi(x) at the y token after x, best layer",
         Bounds(low=0.7), "Phi of the next x, which the token cannot know", Bounds(high=0.05), "paper", Bounds(low=0.5),
     ),
     Claim(
-        "I4", "Fig. 3", "What linear regression predicts is known only in upper layers.",
+        "I4", "abstract; section 5", "What linear regression predicts is known only in upper layers.",
         "blocks by which a probe for the ridge prediction comes after one for Phi(x): nine tenths from embedding to peak",
         Bounds(low=1.0), "a fixed linear function of Phi(x) instead of the row's ridge prediction", Bounds(high=0.5),
         "paper", Bounds(low=0.5),
     ),
     Claim(
-        "I5", "Fig. 4", "Upper layers alone solve plain linear regression in context; random ones do not.",
+        "I5", "abstract; section 5", "Upper layers alone solve plain linear regression in context; random ones do not.",
         "share of the predictable variance that the upper two blocks miss, between a new linear embedding and readout",
         Bounds(high=0.2), "blocks of an untrained network", Bounds(low=0.5), "paper", Bounds(high=0.35),
     ),
     Claim(
-        "I6", "Fig. 4", "Lower layers do not.",
+        "I6", "abstract; section 5", "Lower layers do not.",
         "the share that the lower two blocks miss, over the share that the upper two miss",
         Bounds(low=2.0), "two sets of random blocks, one over the other", Bounds(0.8, 1.25), "paper", Bounds(low=1.2),
     ),

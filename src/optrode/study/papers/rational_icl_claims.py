@@ -13,32 +13,32 @@ QUESTION: Final = (
 
 CLAIMS: Final = (
     Claim(
-        "W1a", "Sec. 5", "A posterior over two strategies, of three parameters, predicts where between them a network is.",
+        "W1a", "abstract", "A posterior over two strategies, of three parameters, predicts where between them a network is.",
         "correlation of the predicted weight of memorising with the network's relative distance, over sets of 4 to 256 urns "
         "and their checkpoints; parameters fitted on the other sets",
         Bounds(low=0.9), "the same predictions, given to the wrong sets: the largest's to the smallest, and so on",
         Bounds(high=0.3), "code", Bounds(low=0.7),
     ),
     Claim(
-        "W1b", "Sec. 5", "The predicted weight is right in absolute terms.",
+        "W1b", "abstract", "The predicted weight is right in absolute terms.",
         "mean difference of predicted weight and relative distance, fitted on the other sets",
         Bounds(high=0.12), "the best constant weight, fitted on all sets", Bounds(low=0.2), "code", Bounds(high=0.2),
     ),
     Claim(
-        "W2a", "Sec. 6", "The time from generalising to memorising grows faster than the number of tasks.",
+        "W2a", "abstract", "The time from generalising to memorising grows faster than the number of tasks.",
         "exponent of the time at which the posterior is even, over 16 to 4096 urns, rows of 128 draws, at the initial "
         "guesses of the parameters; 1.43 in a pilot",
         Bounds(1.2, 1.8), "the same with the loss that memorising saves held, so that complexity alone grows",
         Bounds(high=1.0), "pilot", Bounds(1.0, 2.5),
     ),
     Claim(
-        "W2b", "Sec. 6", "Networks switch later than in proportion to the number of tasks.",
+        "W2b", "abstract", "Networks switch later than in proportion to the number of tasks.",
         "exponent of the training step at which relative distance passes one half, over 8 to 64 urns",
         Bounds(low=1.0), "exponent of the step at which the network has become a mixture of the two at all",
         Bounds(high=0.9), "own", Bounds(low=0.7),
     ),
     Claim(
-        "W2c", "Fig. 1", "Generalisation is transient: trained longer on few tasks, a network does worse on others.",
+        "W2c", "introduction", "Generalisation is transient: trained longer on few tasks, a network does worse on others.",
         "divergence from the truth on other urns at the end, less its least while training on 16 urns, over the difference "
         "of the two predictors",
         Bounds(low=0.1), "a network that gets fresh urns in each row", Bounds(high=0.05), "own", Bounds(low=0.05),
