@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import mean
-from typing import Any, Final, final
+from typing import Final, final
 
 import torch
 from torch import Tensor
@@ -26,13 +26,13 @@ from optrode.study.papers.thinking_sparks_figures import ARMS, figures
 from optrode.study.study import Outcome, Setting, Study
 from optrode.train.checkpoints import along
 from optrode.train.loop import Trained, fit
-from optrode.train.plan import Measure, Plan, Stop, adamw, evenly
+from optrode.train.plan import Loss, MakeBatch, MakeModel, Measure, Plan, Stop, adamw, evenly
 
 NUMBERS: Final = Numbers(5)
 N_ROWS: Final = 96
 CHAIN_SHARE: Final = 0.5
 """Of the rows of pretraining; the rest are single sums."""
-ABILITY: Final = 0.5
+N_QUESTIONS: Final = 32
 N_STEPS: Final = 280
 SHARES: Final = (0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3)
 """Of the gap, from which on heads count as active, of the last figure."""
@@ -52,34 +52,41 @@ class _Lab:
 
     @cached_property
     def base(self) -> Trained:
-        """Pretrained until it answers half of the chains."""
-        return self.pretrain("pretraining", self.setting.random_seed, ABILITY, self.setting.pick(2000, 2), 10_000)
+        """Pretrained from scratch on single sums and chains, until it answers half of the chains."""
+        n_rows = self.setting.pick(N_ROWS, 8)
+        n_chains = round(CHAIN_SHARE * n_rows)
+
+        def batch(_: int, draw: torch.Generator) -> Written:
+            drawn = sums.draw_chains(NUMBERS, n_rows, draw)
+            return sums.joined(sums.written_chains(drawn[:n_chains]), sums.written_sums(NUMBERS, drawn[n_chains:]))
+
+        return self.until("pretraining", self.network, batch, 0.5, self.setting.pick(2000, 2))
 
     @cached_property
     def teacher(self) -> Trained:
-        """Another network, which after 400 updates sees chains only."""
-        return self.pretrain("teacher", self.setting.random_seed + 1000, 0.9, self.setting.pick(1200, 2), 400)
+        """The base model, trained on chains until it answers nine of ten."""
+        return self.until("teacher", self.start, self.examples, 0.9, self.setting.pick(1000, 2))
 
     def generator(self, stream: int) -> torch.Generator:
         """Random numbers of one use."""
         return torch.Generator().manual_seed(1_000 * self.setting.random_seed + stream)
 
-    def pretrain(self, name: str, seed: int, ability: float, n_steps: int, n_mixed: int) -> Trained:
-        """Train from scratch on single sums and chains; after `n_mixed` updates on chains alone."""
-        n_rows, pick = self.setting.pick(N_ROWS, 8), self.setting.pick
+    def until(self, name: str, make: MakeModel, batch: MakeBatch, ability: float, n_steps: int) -> Trained:
+        """Train by examples until a share of the chains is answered."""
         look = Measure(lambda model: sums.accuracy(model, self.chains))
-
-        def batch(step: int, draw: torch.Generator) -> Written:
-            drawn = sums.draw_chains(NUMBERS, n_rows, draw)
-            if step >= n_mixed:
-                return sums.written_chains(drawn)
-            n_chains = round(CHAIN_SHARE * n_rows)
-            return sums.joined(sums.written_chains(drawn[:n_chains]), sums.written_sums(NUMBERS, drawn[n_chains:]))
-
         return fit(Plan(
-            name, self.network, batch, sums.loss, n_steps, adamw(2e-3, weight_decay=0.01), measures={"accuracy": look},
-            measure_at=evenly(n_steps, pick(20, 1)), stop=Stop("accuracy", above=ability), random_seed=seed,
+            name, make, batch, sums.loss, n_steps, adamw(2e-3, weight_decay=0.01), measures={"accuracy": look},
+            measure_at=evenly(n_steps, self.setting.pick(20, 1)), stop=Stop("accuracy", above=ability),
+            random_seed=self.setting.random_seed,
         ))  # fmt: skip
+
+    def start(self, _: int) -> Model:
+        """A copy of the base model."""
+        return Model(deepcopy(self.base.model.module), self.base.model.table, name="base")
+
+    def examples(self, _: int, draw: torch.Generator) -> Written:
+        """Chains with their answers."""
+        return sums.written_chains(sums.draw_chains(NUMBERS, self.setting.pick(N_ROWS, 8), draw))
 
     def network(self, seed: int) -> Model:
         """An untrained network."""
@@ -88,24 +95,22 @@ class _Lab:
 
     def post_train(self, arm: str) -> Trained:
         """Train the base model on, one of three ways, and keep checkpoints."""
-        pick, base = self.setting.pick, self.base.model
-        n_rows, n_steps = pick(N_ROWS, 8), pick(N_STEPS, 2)
-        written = lambda _, draw: sums.written_chains(sums.draw_chains(NUMBERS, n_rows, draw))  # noqa: E731
-        asked = lambda _, draw: sums.questions(sums.draw_chains(NUMBERS, n_rows // 3, draw))  # noqa: E731
-        ways: dict[str, tuple[Any, Any]] = {
-            "fine-tuning": (written, sums.loss),
-            "distillation": (written, sums.distillation_loss(self.teacher.model)),
+        pick = self.setting.pick
+        n_steps = pick(N_STEPS, 2)
+        asked = lambda _, draw: sums.questions(sums.draw_chains(NUMBERS, pick(N_QUESTIONS, 2), draw))  # noqa: E731
+        ways: dict[str, tuple[MakeBatch, Loss]] = {
+            "fine-tuning": (self.examples, sums.loss),
+            "distillation": (self.examples, sums.distillation_loss(self.teacher.model)),
             "reward": (asked, reward_loss(exact_match, group=8)),
         }
         measures = {
             "accuracy": Measure(lambda model: sums.accuracy(model, self.chains)),
             "reward": Measure(lambda model: sums.expected_reward(model, self.chains)),
         }
-        start = lambda _: Model(deepcopy(base.module), base.table, name=arm)  # noqa: E731
         at = evenly(n_steps, pick(20, 1))
         return fit(Plan(
-            arm, start, *ways[arm], n_steps, adamw(5e-4, weight_decay=0.0), measures=measures, measure_at=at, keep_at=at,
-            random_seed=self.setting.random_seed,
+            arm, self.start, *ways[arm], n_steps, adamw(5e-4, weight_decay=0.0), measures=measures, measure_at=at,
+            keep_at=at, random_seed=self.setting.random_seed,
         ))  # fmt: skip
 
     def losses(self, ran: Trained) -> dict[int, Losses]:
@@ -218,9 +223,10 @@ def _short(head: str) -> str:
 
 
 def _notes(lab: _Lab) -> tuple[str, ...]:
-    if lab.base.run.is_stopped or lab.setting.profile == "quick":
+    if lab.setting.profile == "quick":
         return ()
-    return (f"From seed {lab.setting.random_seed}, pretraining ended before the base model answered half of the chains.",)
+    late = [ran.run.name for ran in (lab.base, lab.teacher) if not ran.run.is_stopped]
+    return tuple(f"From seed {lab.setting.random_seed}, {name} ended before the model was as able as asked." for name in late)
 
 
 STUDY: Final = Study("thinking-sparks", PAPER, QUESTION, CLAIMS, run, figures, DIFFERENCES)

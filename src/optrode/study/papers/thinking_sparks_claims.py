@@ -76,7 +76,8 @@ DIFFERENCES: Final = (
     "Heads are taken by exact ablation, not from circuits of edges by EAP-IG: a head is active where ablating it alone "
     "loses a tenth of the gap between clean and corrupt chains. In a pilot, circuits of 4 % of the edges differed by two "
     "heads between resamples of the prompts. The last figure shows other bounds than a tenth.",
-    "The teacher is a network of the same size from another random seed, trained on until it answers nine chains of ten.",
+    "The teacher is the base model itself, trained on examples at four times the rate until it answers nine chains of ten; "
+    "the student sees its probabilities, not sampled answers.",
     "Rewards are for the answer alone. Each batch of answers is used for one update, so that clipping never acts, and "
     "nothing holds the policy to the base model.",
     "Think-on and think-off modes are left out: the small model has none.",

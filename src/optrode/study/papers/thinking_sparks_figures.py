@@ -65,8 +65,8 @@ def _ablated(outcomes: Sequence[Outcome]) -> Chart:
     )
     caption = (
         "Accuracy lost with heads ablated together (output zero): emergent heads of the fine-tuned model; as many random "
-        "ones that are active in neither model; the emergent heads in the base model (means of 20 draws where there are more "
-        "to draw from). Medians over random seeds."
+        "ones that are active in neither model; the emergent heads in the base model (means of 20 draws where there are "
+        "more to draw from). Medians over random seeds."
     )
     groups = [[one.lines["lost"].y[place] for one in outcomes] for place in range(3)]
     bars = Line("accuracy lost", (0.0, 1.0, 2.0), _each(median, groups), _each(min, groups), _each(max, groups))
