@@ -38,7 +38,7 @@ class Nested(nn.Module):
     n_competing: Tensor
 
     def __init__(
-        self, sizes: Sequence[tuple[int, int]], start: Float[Tensor, "run 3"], n_competing: float | None = None
+        self, sizes: Sequence[tuple[int, int]], start: Float[Tensor, "run 3"], n_competing: float | int | None = None
     ) -> None:
         """Args:
             sizes: (N, L) of each run.
@@ -72,7 +72,7 @@ class Nested(nn.Module):
         return found
 
 
-def nested(sizes: Sequence[tuple[int, int]], start: Float[Tensor, "run 3"], n_competing: float | None = None) -> Model:
+def nested(sizes: Sequence[tuple[int, int]], start: Float[Tensor, "run 3"], n_competing: float | int | None = None) -> Model:
     """`Nested` as a model that can be trained with `op.train`."""
     return Model(Nested(sizes, start, n_competing), name="nested logits")
 

@@ -243,7 +243,7 @@ def lines_of(seen: Look, points: Tensor, trained: op.train.Trained, levels: tupl
     }  # fmt: skip
 
 
-def _xy(x: Sequence[float], y: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _xy(x: Sequence[float | int], y: Sequence[float | int]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     return tuple(map(float, x)), tuple(round(float(value), 4) for value in y)
 
 

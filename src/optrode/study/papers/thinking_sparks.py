@@ -180,7 +180,7 @@ def correlation(a: list[float], b: list[float]) -> float:
     return rank_correlation(torch.tensor(a), torch.tensor(b))
 
 
-def _changes(values: tuple[float, ...]) -> list[float]:
+def _changes(values: tuple[float | int, ...]) -> list[float]:
     return [float(after - before) for before, after in zip(values, values[1:], strict=False)]
 
 
