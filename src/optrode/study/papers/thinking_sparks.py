@@ -107,7 +107,7 @@ class _Lab:
             "accuracy": Measure(lambda model: sums.accuracy(model, self.chains)),
             "reward": Measure(lambda model: sums.expected_reward(model, self.chains)),
         }
-        at = evenly(n_steps, pick(20, 1))
+        at = evenly(n_steps, pick(28, 1))
         return fit(Plan(
             arm, self.start, *ways[arm], n_steps, adamw(5e-4, weight_decay=0.0), measures=measures, measure_at=at,
             keep_at=at, random_seed=self.setting.random_seed,
@@ -115,7 +115,7 @@ class _Lab:
 
     def losses(self, ran: Trained) -> dict[int, Losses]:
         """What each head is worth at each checkpoint."""
-        task = sums.chain_task(NUMBERS, self.setting.pick(128, 6), self.setting.random_seed)
+        task = sums.chain_task(NUMBERS, self.setting.pick(256, 6), self.setting.random_seed)
         return along(ran, lambda model: losses_of(model, task))
 
 
@@ -226,7 +226,8 @@ def _notes(lab: _Lab) -> tuple[str, ...]:
     if lab.setting.profile == "quick":
         return ()
     late = [ran.run.name for ran in (lab.base, lab.teacher) if not ran.run.is_stopped]
-    return tuple(f"From seed {lab.setting.random_seed}, {name} ended before the model was as able as asked." for name in late)
+    seed = lab.setting.random_seed
+    return tuple(f"From seed {seed}, {name} ended before the model was as able as asked." for name in late)
 
 
 STUDY: Final = Study("thinking-sparks", PAPER, QUESTION, CLAIMS, run, figures, DIFFERENCES)
