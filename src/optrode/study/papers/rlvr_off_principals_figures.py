@@ -42,7 +42,8 @@ def _moves(outcomes: Sequence[Outcome]) -> Chart:
     bars = []
     for name in ("reward", "reward again", "example again", OTHER):
         pairs = [(one.lines[f"move/{name}"].y, one.lines["move/example"].y) for one in outcomes]
-        bars.append(Line(name, places, tuple(median(run[ix] / usual[ix] for run, usual in pairs) for ix in range(len(MOVES)))))
+        over = tuple(median(run[ix] / usual[ix] for run, usual in pairs) for ix in range(len(MOVES)))
+        bars.append(Line(name, places, over))
     title = (
         f"Reward shifts the spectrum {_middle(outcomes, 'P2l', 'control'):.2f} times as far as example does; other answers "
         f"shift it {_middle(outcomes, 'P2l'):.1f} times as far"
