@@ -1,5 +1,6 @@
 """Learning in context beyond simple functions: a representation that is computed first, and regression done after."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, final
@@ -13,7 +14,7 @@ from optrode.model.model import Model
 from optrode.nn.transformer import Spec, Transformer, as_model, build
 from optrode.site.recording import record
 from optrode.study.kit import regression as task
-from optrode.study.kit.curves import line
+from optrode.study.kit.curves import falls_below, line
 from optrode.study.kit.pasting import pasted
 from optrode.study.kit.regression import Features, Points, Prompts, Representation, probe
 from optrode.study.papers.icl_representations_claims import CLAIMS, DIFFERENCES, PAPER, QUESTION
@@ -21,6 +22,7 @@ from optrode.study.papers.icl_representations_figures import figures
 from optrode.study.study import Outcome, Setting, Study
 from optrode.train.loop import Trained, fit
 from optrode.train.plan import Measure, Plan, adam, evenly
+from optrode.train.records import Series
 
 D_X: Final = 4
 N_POINTS: Final = 12
@@ -28,8 +30,8 @@ LATE: Final = slice(N_POINTS // 2, None)
 """Points that come after enough others for regression to be possible."""
 NOISE: Final = 0.1
 SPEC: Final = Spec(5, 4, 64, 1, 2 * N_POINTS, d_mlp=256, d_in=D_X + 1, d_out=1)
-WINDOWS: Final = ((0, 1), (1, 2), (2, 3), (3, 4))
-"""Neighbouring blocks that are pasted, two by two."""
+WINDOWS: Final = ((0, 1, 2), (1, 2, 3), (2, 3, 4))
+"""Neighbouring blocks that are pasted, three by three."""
 LOWER, UPPER = WINDOWS[0], WINDOWS[-1]
 LEVEL: Final = 0.9
 """Share of the way from embedding to peak at which a probe counts as having come."""
@@ -87,7 +89,7 @@ def _network(random_seed: int) -> Model:
 
 def named(window: Sequence[int]) -> str:
     """Blocks as the figures name them, counted from 1."""
-    return "blocks " + " and ".join(str(block + 1) for block in window)
+    return f"blocks {window[0] + 1} to {window[-1] + 1}"
 
 
 def _exam(setting: Setting, phi: Representation, number: int, *, is_paired: bool = False) -> _Exam:
@@ -191,7 +193,7 @@ def arrival(values: Sequence[float], level: float) -> float:
 
 @torch.no_grad()
 def _pasting(exam: _Exam, arms: dict[str, Trained], lines: dict[str, Line]) -> dict[str, Measured]:
-    """I5 and I6: what pasted blocks make of plain linear regression."""
+    """I5 to I7: what pasted blocks make of plain linear regression."""
     predicted = {name: task.predictions(arm.model, exam.rows) for name, arm in arms.items()}
     lines |= {f"pasted.{name}": exam.risks(name, found) for name, found in predicted.items()}
     lines["pasted.ridge"] = exam.risks("ridge", exam.best, dashed=True)
@@ -200,7 +202,18 @@ def _pasting(exam: _Exam, arms: dict[str, Trained], lines: dict[str, Line]) -> d
     lines["windows"] = Line("of the trained network", _counted(windows), tuple(windows))
     upper, lower, random, other = (missed[name] for name in (named(UPPER), named(LOWER), "random", "other random"))
     lines["windows.random"] = Line("random", (0.0, len(windows) - 1.0), (other, random), dashed=True)
-    return {"I5": Measured(upper, random), "I6": Measured(lower / upper, other / random)}
+    speed = {name: learnt(arm.run.measures["missed"]) for name, arm in arms.items()}
+    return {
+        "I5": Measured(upper, random),
+        "I6": Measured(lower / upper, other / random),
+        "I7": Measured(speed["random"] / speed[named(UPPER)], speed["random"] / speed["other random"]),
+    }
+
+
+def learnt(missed: Series) -> float:
+    """Updates until half is missed; where that is never, those that there were."""
+    found = falls_below(missed, 0.5)
+    return float(missed.steps[-1]) if math.isnan(found) else max(found, 1.0)
 
 
 STUDY: Final = Study("icl-representations", PAPER, QUESTION, CLAIMS, run, figures, DIFFERENCES)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from optrode.study.kit import regression as task
-from optrode.study.papers.icl_representations import LOWER, SPEC, UPPER, _Exam, arrival, named
+from optrode.study.papers.icl_representations import LOWER, SPEC, UPPER, _Exam, arrival, learnt, named
+from optrode.train.records import Series
 
 
 def test_arrival_is_between_start_and_peak():
@@ -29,4 +30,9 @@ def test_ridge_misses_nothing_and_a_constant_everything():
 def test_upper_and_lower_blocks_are_as_many_and_end_and_start_the_network():
     assert len(UPPER) == len(LOWER)
     assert max(UPPER) == SPEC.n_layers - 1 and min(LOWER) == 0
-    assert named(UPPER) == "blocks 4 and 5"
+    assert named(UPPER) == "blocks 3 to 5"
+
+
+def test_half_is_missed_between_two_measurements_or_never():
+    assert 10 < learnt(Series((0, 10, 20), (1.0, 0.6, 0.4))) < 20
+    assert learnt(Series((0, 10, 20), (1.0, 0.9, 0.8))) == 20
