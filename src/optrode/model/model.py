@@ -17,6 +17,9 @@ from optrode.model.names import SiteName
 Text = str | Sequence[str]
 Tokens = Sequence[int] | Sequence[Sequence[int]] | Tensor
 
+_SAMPLED: Final = 8
+"""Numbers of each tensor that are compared to see whether it was changed."""
+
 GENERIC: Final = Table(
     family="generic", n_layers=0, d_model=0, n_heads=0, n_kv_heads=0, d_head=0, is_causal=False, is_parallel=False,
     places={},
@@ -60,7 +63,7 @@ class Model:
 
     def __init__(self, module: nn.Module, table: Table = GENERIC, tokenizer: Any = None, name: str = "module") -> None:
         self.module, self.table, self.tokenizer, self.name = module, table, tokenizer, name
-        self._hashed: tuple[tuple[tuple[str, int, int], ...], str] | None = None
+        self._hashed: tuple[tuple[tuple[str, int, int, tuple[float, ...]], ...], str] | None = None
 
     def __repr__(self) -> str:
         size = f"{sum(p.numel() for p in self.module.parameters()):,} parameters"
@@ -88,10 +91,11 @@ class Model:
     def weights_hash(self) -> str:
         """SHA-256 over the names and bytes of all parameters and buffers, as they are now.
 
-        It is made anew only when a tensor was replaced or written to by torch: edits through `.data` or NumPy go unnoticed.
+        It is made anew only when a tensor was replaced, written to by torch, or differs at a few places, since fused optimisers
+        write unnoticed. An edit of single weights through `.data` or NumPy may go unnoticed.
         """
         state = self.module.state_dict()
-        stamp = tuple((name, tensor.data_ptr(), tensor._version) for name, tensor in state.items())
+        stamp = tuple((name, tensor.data_ptr(), tensor._version, _sample(tensor)) for name, tensor in state.items())
         if self._hashed is None or self._hashed[0] != stamp:
             self._hashed = stamp, _hash_of(state)
         return self._hashed[1]
@@ -240,6 +244,14 @@ def _hash_of(state: Mapping[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _sample(tensor: Tensor) -> tuple[float, ...]:
+    """A few of a tensor's numbers, from all over it."""
+    if not tensor.numel() or tensor.is_complex() or tensor.is_meta:
+        return ()
+    flat = tensor.detach().reshape(-1)
+    return tuple(flat[:: max(1, flat.numel() // _SAMPLED)].float().nan_to_num().tolist())
 
 
 def _is_texts(value: object) -> bool:
