@@ -91,8 +91,8 @@ class Model:
     def weights_hash(self) -> str:
         """SHA-256 over the names and bytes of all parameters and buffers, as they are now.
 
-        It is made anew only when a tensor was replaced, written to by torch, or differs at a few places, since fused optimisers
-        write unnoticed. An edit of single weights through `.data` or NumPy may go unnoticed.
+        It is made anew only when a tensor was replaced, written to by torch, or differs at a few places, since fused
+        optimisers write unnoticed. An edit of single weights through `.data` or NumPy may go unnoticed.
         """
         state = self.module.state_dict()
         stamp = tuple((name, tensor.data_ptr(), tensor._version, _sample(tensor)) for name, tensor in state.items())
