@@ -2,7 +2,7 @@
 
 Guo et al., arXiv 2310.10616. Phi is a random MLP with orthogonal weights and leaky ReLUs, or the identity. A row is read as
 x_1, y_1, x_2, y_2, ...; each token is a vector of width d_x + 1, x before y, and 0 in the part that it has not. Where rows
-are paired, the token of y has its x as well. Predictions are read at x tokens.
+are paired, the token of y has its x as well, in a part of its own before y. Predictions are read at x tokens.
 """
 
 from dataclasses import dataclass
@@ -86,10 +86,10 @@ class Prompts:
     def read(self) -> Float[Tensor, "row token d_in"]:
         """What a network reads: x and y in turn."""
         n_rows, n_points, d_x = self.xs.shape
-        tokens = torch.zeros(n_rows, n_points, 2, d_x + 1)
-        tokens[:, :, 0, :d_x], tokens[:, :, 1, d_x] = self.xs, self.ys
+        tokens = torch.zeros(n_rows, n_points, 2, (2 if self.is_paired else 1) * d_x + 1)
+        tokens[:, :, 0, :d_x], tokens[:, :, 1, -1] = self.xs, self.ys
         if self.is_paired:
-            tokens[:, :, 1, :d_x] = self.xs
+            tokens[:, :, 1, d_x:-1] = self.xs
         return tokens.flatten(1, 2)
 
 

@@ -122,8 +122,8 @@ def _paste(setting: Setting, exam: _Exam, name: str, source: Model, blocks: Sequ
     """Train a linear embedding and a readout around blocks that stay as they are, on plain linear regression."""
     plan = _plan(setting, name, _LINEAR, exam, setting.pick(700, 4), setting.pick(50, 2))
     assert isinstance(module := source.module, Transformer)
-    changed = plan.but(make=lambda seed: pasted(module, blocks, seed + 7), optimizer=adam(1e-2, fused=True))
-    return fit(changed, progress=setting.progress)
+    make = lambda seed: pasted(module, blocks, seed + 7, d_in=2 * D_X + 1)  # noqa: E731
+    return fit(plan.but(make=make, optimizer=adam(1e-2, fused=True)), progress=setting.progress)
 
 
 def _risk(exam: _Exam, model: Model, lines: dict[str, Line]) -> dict[str, Measured]:

@@ -1,5 +1,7 @@
 """Pasted blocks are those of the source and stay so; what is around them is fresh and learns."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -30,6 +32,11 @@ def test_only_what_is_new_learns_and_the_source_is_left_alone():
     assert all(parameter.requires_grad for parameter in source.parameters())
     model(torch.zeros(1, 3, dtype=torch.long)).logits.sum().backward()
     assert model.module.embed.weight.grad is not None and model.module.blocks[1].mlp.up.weight.grad is None
+
+
+def test_the_new_embedding_can_read_vectors_of_another_width():
+    model = pasted(build(replace(SPEC, d_in=4), 0), (1,), 1, d_in=7)
+    assert model(inputs_embeds=torch.randn(2, 3, 7)).logits.shape == (2, 3, 5)
 
 
 def test_sites_are_those_of_as_many_blocks():

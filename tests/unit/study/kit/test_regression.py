@@ -52,8 +52,9 @@ def test_x_and_y_are_read_in_turn():
 def test_paired_labels_have_their_x():
     phi = task.draw_representation(2, 0, generator())
     plain, paired = (task.draw_prompts(phi, 3, 4, 0.1, generator(1), is_paired=one) for one in (False, True))
-    assert torch.equal(paired.read[:, 1::2, :2], paired.xs) and not plain.read[:, 1::2, :2].any()
-    assert torch.equal(paired.read[:, ::2], plain.read[:, ::2]) and torch.equal(paired.read[..., 2], plain.read[..., 2])
+    assert torch.equal(paired.read[:, 1::2, 2:4], paired.xs)
+    assert torch.equal(paired.read[:, ::2, :2], paired.xs) and not paired.read[:, ::2, 2:].any()
+    assert torch.equal(paired.read[..., -1], plain.read[..., -1]) and not paired.read[:, 1::2, :2].any()
 
 
 def test_ridge_is_its_definition_on_the_points_before():
