@@ -46,8 +46,8 @@ class _Lab:
     def world(self) -> World:
         """The facts."""
         pick = self.setting.pick
-        ood_share = pick(10, 30) / 100
-        return hops.draw_world(pick(60, 16), pick(10, 4), pick(8, 3), ood_share, self.generator(1))
+        ood_share = pick(7, 30) / 100
+        return hops.draw_world(pick(100, 16), pick(10, 4), pick(10, 3), ood_share, self.generator(1))
 
     @cached_property
     def questions(self) -> Questions:
@@ -72,7 +72,7 @@ class _Lab:
     def fit(self, arm: str) -> Trained:
         """Train an arm, and test it meanwhile."""
         learned, pick = self.lessons(arm), self.setting.pick
-        n_steps, n_rows = pick(600, 2), pick(N_ROWS, 8)
+        n_steps, n_rows = pick(900, 2), pick(N_ROWS, 8)
         answer = hops.answer_directly if arm == "no steps" else hops.answer_by_bridge
         tests = {name: getattr(self.questions, rows) for name, rows in TESTS.items()}
         look = lambda model: {name: hops.accuracy(model, asked, answer) for name, asked in tests.items()}  # noqa: E731

@@ -74,9 +74,11 @@ CLAIMS: Final = (
 )
 
 DIFFERENCES: Final = (
-    "60 entities, 10 relations and 8 facts of each entity (paper: 2,000, 200 and 20); 10 % of the facts are out of "
+    "100 entities, 10 relations and 10 facts of each entity (paper: 2,000, 200 and 20); 7 % of the facts are out of "
     "distribution (5 %), since fewer would leave too few questions of two of them.",
-    "A transformer of 3 layers, 4 heads and width 64 (8 layers, 12 heads, 768); 600 updates of 128 sequences at a learning "
+    "The larger the world, the better the network does out of distribution: in one of 60 entities and 480 facts, a tenth of "
+    "them out of distribution, the same runs with steps reached .83 in 600 updates (median of the same three seeds).",
+    "A transformer of 3 layers, 4 heads and width 64 (8 layers, 12 heads, 768); 900 updates of 128 sequences at a learning "
     "rate of .002 (8,000 of 512 at .0001); 40 % of a batch are single facts.",
     "Weight decay is .01 (.1): at .1 to 1 the small network learns the same, later.",
     "The place of noise and of probes in the paper's figures is from an account of it and from its stored results.",
