@@ -9,6 +9,7 @@ from optrode.errors import BadFile, BadOption, GateNotFired, LossNotFinite, RunB
 from optrode.records import read_json
 from optrode.store.lock import WriterLock
 from optrode.train import Measure, Stop, adam, adamw, fit, load_run, sgd
+from optrode.train.loop import batch_seed
 from tests.unit.train.plans import HEAD, batch, equal, make, make_llama, next_token, outcome, plan, same, size, weights
 
 
@@ -42,7 +43,7 @@ def by_hand(made, n_steps=None):
             total = 0.0
             for part in range(made.n_parts):
                 index = step * made.n_parts + part
-                generator = torch.Generator().manual_seed((made.random_seed << 32) + index)
+                generator = torch.Generator().manual_seed(batch_seed(made.random_seed, index))
                 loss = next_token(model, batch(index, generator)) / made.n_parts
                 loss.backward()
                 total += float(loss.detach())
@@ -364,3 +365,17 @@ class TestRefusals:
         cut = op.scale("logits", 1.0, detach=True)
         with pytest.raises(BadOption, match="does not depend on any trainable parameter; gates held: scale by 1 at logits"):
             fit(plan(gates=(cut,)))
+
+
+def test_batches_of_other_steps_and_other_seeds_are_other_draws():
+    def drawn(seed, index):
+        generator = torch.Generator().manual_seed(batch_seed(seed, index))
+        return tuple(torch.randint(0, 1000, (8,), generator=generator).tolist())
+
+    assert len({drawn(seed, index) for seed in range(5) for index in range(20)}) == 100
+
+
+def test_runs_of_a_million_batches_share_none_between_nearby_seeds():
+    starts = sorted(batch_seed(seed, 0) for seed in range(100))
+    assert min(after - before for before, after in zip(starts, starts[1:], strict=False)) > 10**6
+    assert starts[0] + 2**32 - starts[-1] > 10**6
