@@ -44,6 +44,11 @@ class Bounds:
     low: float | int | None = None
     high: float | int | None = None
 
+    def __post_init__(self) -> None:
+        for side in ("low", "high"):
+            end = getattr(self, side)
+            object.__setattr__(self, side, None if end is None else float(end))
+
     def holds(self, value: float | int) -> bool:
         """Whether a finite value lies within."""
         inside = (self.low is None or value >= self.low) and (self.high is None or value <= self.high)

@@ -75,6 +75,13 @@ def a_task():
     return Task("toy", "A toy.", "logit_gap", (Pair((1, 2, 3), (1, 4, 3), (5,), (6,)),))
 
 
+def no_number():
+    def loss(model, batch):
+        return model.module(torch.tensor([[1, 2]])).logits.sum() * torch.nan
+
+    op.train.fit(op.train.Plan("toy", lambda seed: op.load(tiny("llama"), check=False), lambda *_: None, loss, 1))
+
+
 EVERY = {
     "UnknownModel": lambda model, path: op.load("smolm2"),
     "UnsupportedArchitecture": lambda model, path: tiny("lama"),
@@ -100,6 +107,7 @@ EVERY = {
     "RunBusy": lambda model, path: (Store(path), Store(path)),
     "BadStore": lambda model, path: damaged_store(path),
     "StoreFull": lambda model, path: full_store(path),
+    "LossNotFinite": lambda model, path: no_number(),
     "NotPacked": lambda model, path: op.sweep(op.load(tiny("bloom")), a_task(), op.zero("blocks.*.mlp_out", each="layer")),
     "ForeignHooks": lambda model, path: hooked(),
     "CacheRebuilt": lambda model, path: broken_cache(path),

@@ -127,7 +127,7 @@ def _nested(outcomes: Sequence[Outcome]) -> Chart:
     return Chart(title, "updates", "loss, nats", lines, levels={"ln 8": 2.0794}, caption=caption)
 
 
-def _cut(line: Line, until: float, dashed: bool) -> Line:
+def _cut(line: Line, until: float | int, dashed: bool) -> Line:
     kept = [(x, y) for x, y in zip(line.x, line.y, strict=True) if x <= until]
     return Line(line.name, tuple(x for x, _ in kept), tuple(y for _, y in kept), dashed=dashed)
 
