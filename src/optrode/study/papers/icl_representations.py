@@ -29,7 +29,7 @@ N_POINTS: Final = 12
 LATE: Final = slice(N_POINTS // 2, None)
 """Points that come after enough others for regression to be possible."""
 NOISE: Final = 0.1
-SPEC: Final = Spec(5, 4, 64, 1, 2 * N_POINTS, d_mlp=256, d_in=D_X + 1, d_out=1)
+SPEC: Final = Spec(5, 4, 64, 1, 2 * N_POINTS, d_mlp=128, d_in=D_X + 1, d_out=1)
 WINDOWS: Final = ((0, 1, 2), (1, 2, 3), (2, 3, 4))
 """Neighbouring blocks that are pasted, three by three."""
 LOWER, UPPER = WINDOWS[0], WINDOWS[-1]
@@ -94,7 +94,7 @@ def named(window: Sequence[int]) -> str:
 
 def _exam(setting: Setting, phi: Representation, number: int, *, is_paired: bool = False) -> _Exam:
     generator = _generator(setting, 100 + number)
-    rows = task.draw_prompts(phi, setting.pick(1000, 32), N_POINTS, NOISE, generator, is_paired=is_paired)
+    rows = task.draw_prompts(phi, setting.pick(600, 32), N_POINTS, NOISE, generator, is_paired=is_paired)
     return _Exam(rows, task.ridge(rows.features, rows.ys, NOISE**2))
 
 
@@ -120,7 +120,7 @@ def _train(setting: Setting, phi: Representation, exam: _Exam) -> Trained:
 
 def _paste(setting: Setting, exam: _Exam, name: str, source: Model, blocks: Sequence[int]) -> Trained:
     """Train a linear embedding and a readout around blocks that stay as they are, on plain linear regression."""
-    plan = _plan(setting, name, _LINEAR, exam, setting.pick(700, 4), setting.pick(50, 2))
+    plan = _plan(setting, name, _LINEAR, exam, setting.pick(600, 4), setting.pick(50, 2))
     assert isinstance(module := source.module, Transformer)
     make = lambda seed: pasted(module, blocks, seed + 7, d_in=2 * D_X + 1)  # noqa: E731
     return fit(plan.but(make=make, optimizer=adam(1e-2, fused=True)), progress=setting.progress)

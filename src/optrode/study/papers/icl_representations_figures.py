@@ -32,7 +32,7 @@ def _risk(outcomes: Sequence[Outcome]) -> Chart:
         f"regression on x {_middle(outcomes, 'I1', 'control'):.0%}"
     )
     caption = (
-        "Squared error of the next label against the number of examples before it, mean over 1,000 rows, one line per "
+        "Squared error of the next label against the number of examples before it, mean over 600 rows, one line per "
         "random seed, each with a representation Phi of its own. Dashed: what regression with and without the "
         "representation reaches. The shares are those of the later half of the points."
     )
