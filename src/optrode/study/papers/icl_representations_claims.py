@@ -23,7 +23,7 @@ CLAIMS: Final = (
     Claim(
         "I2", "abstract; section 5", "Lower layers compute the representation.",
         "R^2 of a linear probe for Phi(x) at x tokens, best layer",
-        Bounds(low=0.9), "the same in an untrained network", Bounds(high=0.85), "paper", Bounds(low=0.85),
+        Bounds(low=0.85), "the same in an untrained network", Bounds(high=0.75), "paper", Bounds(low=0.8),
     ),
     Claim(
         "I3", "abstract; section 5", "The representation is copied to the tokens of the labels.",
@@ -39,12 +39,12 @@ CLAIMS: Final = (
     Claim(
         "I5", "abstract; section 5", "Upper layers alone solve plain linear regression in context; random ones do not.",
         "share of the predictable variance that the upper three blocks miss, between a new linear embedding and readout",
-        Bounds(high=0.25), "blocks of an untrained network", Bounds(low=0.3), "paper", Bounds(high=0.35),
+        Bounds(high=0.2), "blocks of an untrained network", Bounds(low=0.4), "paper", Bounds(high=0.3),
     ),
     Claim(
         "I6", "abstract; section 5", "Lower layers do not.",
         "the share that the lower three blocks miss, over the share that the upper three miss",
-        Bounds(low=2.0), "two sets of random blocks, one over the other", Bounds(0.7, 1.4), "paper", Bounds(low=1.1),
+        Bounds(low=2.0), "two sets of random blocks, one over the other", Bounds(0.5, 2.0), "paper", Bounds(low=1.3),
     ),
     Claim(
         "I7", "section 5", "Upper layers have only to be connected: around them, linear regression is learnt sooner.",
@@ -60,5 +60,8 @@ DIFFERENCES: Final = (
     "Pasted blocks are three of five, so that lower and upper ones share the middle one. The embedding is linear, and "
     "tokens of labels also have their x, as lower blocks would have copied it: an embedding that must first learn to copy "
     "needs more updates than we have. The readout is trained anew in every arm: none suffers from one made for others.",
+    "What is pasted was redesigned three times after pilots, some of them on the study's own seed 0 (the embedding, two blocks "
+    "or three, where x stands in tokens of labels), the level of I4 was moved from half-way to nine tenths, and I7 was added. "
+    "The bounds of I2, I5 and I6 are those of before any pilot.",
     "The mixture of representations is left out.",
 )
