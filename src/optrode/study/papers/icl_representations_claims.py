@@ -60,8 +60,9 @@ DIFFERENCES: Final = (
     "Pasted blocks are three of five, so that lower and upper ones share the middle one. The embedding is linear, and "
     "tokens of labels also have their x, as lower blocks would have copied it: an embedding that must first learn to copy "
     "needs more updates than we have. The readout is trained anew in every arm: none suffers from one made for others.",
-    "What is pasted was redesigned three times after pilots, some of them on the study's own seed 0 (the embedding, two blocks "
-    "or three, where x stands in tokens of labels), the level of I4 was moved from half-way to nine tenths, and I7 was added. "
+    "What is pasted was redesigned three times after pilots, some of them on the study's own seed 0 (the embedding, two "
+    "blocks or three, where x stands in tokens of labels), the level of I4 was moved from half-way to nine tenths, and I7 "
+    "was added. "
     "The bounds of I2, I5 and I6 are those of before any pilot.",
     "The mixture of representations is left out.",
 )
