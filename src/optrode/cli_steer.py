@@ -1,0 +1,1 @@
+"""Commands that steer a model: fit, try, evaluate, export, serve."""
