@@ -182,9 +182,9 @@ def _directions(
 
 
 def direction_along(
-    model: Model, axis: Axis, states: States, method: str, n: int, held: Sequence[Float[Tensor, "text feature"]] = ()
+    model: Model, axis: Axis, states: States, method: str, n: int, held: Sequence[Tensor] = ()
 ) -> Direction:
-    """A direction of an axis, judged on held-out states [positive, negative] if there are any."""
+    """A direction of an axis, judged on held-out states (positive [text, feature], negative) if there are any."""
     judged: dict[str, Any] = {}
     if held:
         high, low = (side @ axis.vector for side in held)
