@@ -30,14 +30,14 @@ class Rollout:
 
     Attributes:
         prompts, answers: token ids; an answer ends with the token that ended it.
-        kl: of each answer, [token] KL(gated || plain) of the distributions that the token was chosen from, in nats.
-        nll: of each answer, [token] negative log-likelihood of the token without gates, in nats.
+        kl: of each answer, float64 [token] KL(gated || plain) of the distributions that the token was chosen from, in nats.
+        nll: of each answer, float64 [token] negative log-likelihood of the token without gates, in nats.
     """
 
     prompts: tuple[tuple[int, ...], ...]
     answers: tuple[tuple[int, ...], ...]
-    kl: tuple[Float64[Tensor, " token"], ...]
-    nll: tuple[Float64[Tensor, " token"], ...]
+    kl: tuple[Tensor, ...]
+    nll: tuple[Tensor, ...]
 
     @property
     def mean_nll(self) -> float:
