@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from optrode.errors import OptrodeError
     from optrode.flow import investigate
     from optrode.gate.check import check_model
+    from optrode.gate.conditions import by_row, chance, controlled, cosine, oracle, probe
     from optrode.gate.gate import Actuator, Aside, Gate
     from optrode.gate.held import Held
     from optrode.gate.kinds import (
@@ -58,8 +59,11 @@ if TYPE_CHECKING:
         scale,
         zero,
     )
-    from optrode.gate.openness import Schedule, when
+    from optrode.gate.openness import Openness, Schedule, when
     from optrode.gate.place import gates
+    from optrode.gate.replay import replay
+    from optrode.gate.rules import rules
+    from optrode.gate.trace import Trace
     from optrode.loading import load
     from optrode.model.adapter import Family, Place, Table, View
     from optrode.model.model import Model
@@ -98,14 +102,18 @@ _HOMES: Final = {
     "errors": ("OptrodeError",),
     "flow": ("investigate",),
     "gate.check": ("check_model",),
+    "gate.conditions": ("by_row", "chance", "controlled", "cosine", "oracle", "probe"),
     "gate.gate": ("Actuator", "Aside", "Gate"),
     "gate.held": ("Held",),
     "gate.kinds": (
         "add", "affine", "clamp", "compute", "first_pass", "mean", "other_model", "patch", "project_out", "resample",
         "scale", "zero",
     ),
-    "gate.openness": ("Schedule", "when"),
+    "gate.openness": ("Openness", "Schedule", "when"),
     "gate.place": ("gates",),
+    "gate.replay": ("replay",),
+    "gate.rules": ("rules",),
+    "gate.trace": ("Trace",),
     "loading": ("load",),
     "model.adapter": ("Family", "Place", "Table", "View"),
     "model.model": ("Model",),
@@ -124,13 +132,14 @@ _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in name
 
 __all__ = [
     "Actuator", "Aside", "Bench", "Channels", "Circuit", "Composition", "EdgeCircuit", "EdgeProof", "EdgeScores",
-    "Family", "Gate", "Graph", "Grid", "HeadScores", "Held", "Metric", "Model", "OptrodeError", "Page", "Pair",
-    "Place", "Proof", "Recording", "Schedule", "Scores", "SiteName", "Table", "Task", "Trial", "View", "add", "affine",
-    "auroc", "bootstrap_jaccard", "channels", "check_model", "clamp", "compare", "compare_methods", "composition",
-    "compute", "cross_patch", "cut", "desiderata_masks", "find", "find_positions", "first_pass", "gates",
-    "head_scores", "inhibition", "investigate", "load", "load_circuit", "mean", "on_ray", "optimal_ablation",
-    "other_model", "patch", "patch_paths", "project_out", "prove", "record", "recording", "report", "resample",
-    "save_circuit", "scale", "score", "score_edges", "show", "study", "sweep", "tasks", "train", "truth", "when", "zero",
+    "Family", "Gate", "Graph", "Grid", "HeadScores", "Held", "Metric", "Model", "Openness", "OptrodeError", "Page",
+    "Pair", "Place", "Proof", "Recording", "Schedule", "Scores", "SiteName", "Table", "Task", "Trace", "Trial", "View",
+    "add", "affine", "auroc", "bootstrap_jaccard", "by_row", "chance", "channels", "check_model", "clamp", "compare",
+    "compare_methods", "composition", "compute", "controlled", "cosine", "cross_patch", "cut", "desiderata_masks", "find",
+    "find_positions", "first_pass", "gates", "head_scores", "inhibition", "investigate", "load", "load_circuit", "mean",
+    "on_ray", "optimal_ablation", "oracle", "other_model", "patch", "patch_paths", "probe", "project_out", "prove",
+    "record", "recording", "replay", "report", "resample", "rules", "save_circuit", "scale", "score", "score_edges",
+    "show", "study", "sweep", "tasks", "train", "truth", "when", "zero",
 ]  # fmt: skip
 
 

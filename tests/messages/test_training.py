@@ -160,7 +160,7 @@ print(json.dumps([outcome(make) for make in (
 class TestAside:
     def test_gates_that_a_pass_aside_cannot_hold(self):
         for inner in (op.zero("embed", when=op.when(3)), op.patch("embed", op.first_pass())):
-            with refused(BadGate, "a pass with", "neither schedules nor passes of its own", "that takes its values"):
+            with refused(BadGate, "a pass with", "neither schedules, nor conditions, nor passes of its own", "that takes its values"):
                 op.first_pass(inner)
 
     def test_a_mean_of_a_pass(self):
@@ -175,13 +175,12 @@ class TestAside:
         with refused(UnknownSite, "layer 1 is out of range", "Nearest: blocks.0.mlp_out", by=model):
             held(model, op.patch(OUT, op.other_model(short)))
 
-    def test_a_cache_would_be_added_to_twice(self, model):
-        gate = op.patch(OUT, op.first_pass())
-        parts = ("gate from a first pass", "the same K/V cache", "use_cache=False")
-        with refused(BadGate, *parts, by=model), op.gates(model, gate):
-            model.generate(PROMPT, max_new_tokens=3)
-        with op.gates(model, gate):
-            model.generate(PROMPT, max_new_tokens=3, use_cache=False)
+    def test_a_cache_that_the_pass_aside_does_not_have(self, model):
+        ids = model.batch(PROMPT).token_ids
+        cache = model.module(ids, use_cache=True).past_key_values
+        parts = ("gate from a first pass", "K/V cache that the pass aside has no counterpart of", "hold the gate from the prompt")
+        with refused(BadGate, *parts, by=model), op.gates(model, op.patch(OUT, op.first_pass())):
+            model.module(ids[:, :1], past_key_values=cache)
 
 
 class TestTrials:

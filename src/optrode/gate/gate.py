@@ -1,7 +1,8 @@
 """The gate contract:  h' = h + M[r,t] * g * s * (f(h) - h)  at one site, row r, position t.
 
-A gate is data. `f` is its actuator (`gate/kinds.py`), `s` its strength, `M` its scope and selectors, `g` its openness:
-a schedule over training steps (`gate/openness.py`), or 1. `gate/place.py` holds gates on a model.
+A gate is data. `f` is its actuator (`gate/kinds.py`), `s` its strength, `M` its scope, rows and selectors, `g` its openness:
+a schedule over training steps (`gate/openness.py`), times what a condition says of the pass (`gate/conditions.py`).
+`gate/place.py` holds gates on a model.
 """
 
 from abc import ABC, abstractmethod
@@ -10,10 +11,12 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Final, Literal, final
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from optrode.axes import POS
 from optrode.errors import BadGate, nearest
-from optrode.gate.openness import Schedule
+from optrode.gate.openness import Openness, Schedule
 from optrode.model.model import Model
 from optrode.model.names import SiteName
 from optrode.site.recording import Recording
@@ -99,6 +102,8 @@ class Gate:
         detach: keep gradients from flowing through the computed gate value.
         each: axes over which a sweep makes one trial each: any of layer, head, pos, feature.
         when: in which training steps it is open; None for always.
+        openness: how open it is at each row and position, decided from the pass; None for 1.
+        rows: of the batch that it acts on (prompts, where beams make several rows of one); None for all.
     """
 
     site: SiteName
@@ -108,8 +113,17 @@ class Gate:
     detach: bool = False
     each: tuple[str, ...] = ()
     when: Schedule | None = None
+    openness: Openness | None = None
+    rows: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.openness is not None and not isinstance(self.openness, Openness):
+            found = f"it is of type {type(self.openness).__name__}, not a condition"
+            step = "make one, like op.probe(site, weight, above=0.5); a number goes to strength="
+            raise BadGate(f"openness={self.openness!r} of {self.actuator}", found, next_step=step)
+        if self.rows is not None and (not self.rows or min(self.rows) < 0 or len(set(self.rows)) < len(self.rows)):
+            found = "rows are different numbers from 0"
+            raise BadGate(f"rows={self.rows} of {self.actuator}", found, next_step="leave it out for all rows")
         if self.when is not None and not isinstance(self.when, Schedule):
             found = f"it is of type {type(self.when).__name__}, not a schedule"
             raise BadGate(f"when={self.when!r} of {self.actuator}", found, next_step="make one, like op.when(until=1000)")
@@ -126,6 +140,8 @@ class Gate:
         extras += [] if self.scope == "all" else [f"scope={self.scope}"]
         extras += [f"each={'×'.join(self.each)}"] if self.each else []
         extras += [] if self.when is None else [str(self.when)]
+        extras += [] if self.openness is None else [f"open {self.openness}"]
+        extras += [] if self.rows is None else [f"rows={', '.join(map(str, self.rows))}"]
         return ", ".join([f"{self.actuator} at {self.site}", *extras])
 
     def at(self, site: SiteName) -> "Gate":
@@ -138,20 +154,61 @@ class Gate:
         return self if world is None else replace(self, actuator=self.actuator.bound(worlds[world]))
 
 
-def apply_gate(gate: Gate, site: Site, h: Tensor, moment: Moment, openness: float = 1.0) -> Tensor | None:
+def apply_gate(
+    gate: Gate, site: Site, h: Tensor, moment: Moment, openness: "float | Float[Tensor, 'rows columns']" = 1.0
+) -> Tensor | None:
     """The gated tensor, or None when the gate is closed or selects nothing here.
 
     Args:
-        openness: g in the formula, in [0, 1].
+        openness: g in the formula, one number, or by row and column (the last columns of h's positions, or one for all).
     """
+    if isinstance(openness, Tensor):
+        return _apply_by_row(gate, site, h, moment, openness)
     mask = selection(site, h, moment, gate.scope) if openness else None
     if not openness or mask is not None and not bool(mask.any()):
         return None
-    target = gate.actuator.target(h, site, moment)
-    target = target if target.dtype == h.dtype else target.to(h.dtype)  # autocast computes h in another type
+    target = _target(gate, site, h, moment)
     dose = gate.strength * openness
     if dose != 1.0:
         target = h + dose * (target - h)
     if gate.detach:
         target = target.detach()
     return target if mask is None else torch.where(mask, target, h)
+
+
+def _target(gate: Gate, site: Site, h: Tensor, moment: Moment) -> Tensor:
+    target = gate.actuator.target(h, site, moment)
+    return target if target.dtype == h.dtype else target.to(h.dtype)  # autocast computes h in another type
+
+
+def _apply_by_row(
+    gate: Gate, site: Site, h: Tensor, moment: Moment, openness: Float[Tensor, "rows columns"]
+) -> Tensor | None:
+    """Where it is closed, h stays bit for bit, and where it is wholly open, the target is taken whole."""
+    g = along_rows(openness.to(h.dtype), site, h)
+    mask, is_open = selection(site, h, moment, gate.scope), g != 0
+    mask = is_open if mask is None else mask & is_open
+    if not bool(mask.any()):
+        return None
+    target, dose = _target(gate, site, h, moment), gate.strength * g
+    target = torch.where(dose == 1.0, target, h + dose * (target - h))
+    return torch.where(mask, target.detach() if gate.detach else target, h)
+
+
+def along_rows(values: Float[Tensor, "rows columns"], site: Site, h: Tensor) -> Tensor:
+    """Values by row and column, in a shape that broadcasts to a site's tensor.
+
+    Raises:
+        BadGate: there are values by column, and the site has no positions.
+    """
+    axes, shape = site.axes(h.dim()), [1] * h.dim()
+    shape[0] = len(values)
+    if POS not in axes:
+        if values.shape[1] > 1:
+            found = "the site has no positions, and the openness differs from one to the next"
+            raise BadGate(f"gate at {site.name}", found, next_step='decide once: read="prompt"')
+        return values.reshape(shape)
+    if values.shape[1] > 1:
+        values = values[:, -h.shape[axes.index(POS)] :]
+        shape[axes.index(POS)] = values.shape[1]
+    return values.reshape(shape)

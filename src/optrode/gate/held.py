@@ -8,6 +8,7 @@ from typing import Any, final
 from optrode.errors import BadOption, nearest
 from optrode.gate.gate import Gate
 from optrode.gate.openness import Schedule
+from optrode.gate.trace import Tape, Trace
 from optrode.site.tap import aside
 
 
@@ -20,12 +21,24 @@ class Held:
         step_ix: optimiser steps counted so far.
     """
 
-    def __init__(self, gates: tuple[Gate, ...]) -> None:
+    def __init__(self, gates: tuple[Gate, ...], tape: Tape | None = None) -> None:
         self.gates, self.step_ix = gates, 0
+        self._tape = tape
         self._passed: dict[Schedule, int] = {}
         self._best: dict[str, float] = {}
         self._acted: set[int] = set()
         self._acted_before: set[int] = set()
+
+    @property
+    def trace(self) -> Trace:
+        """How open each gate was, since the last prompt.
+
+        Raises:
+            BadOption: nobody asked for it when the gates were held.
+        """
+        if self._tape is None:
+            raise BadOption("trace of gates", "it was not kept", next_step="hold them with op.gates(..., trace=True)")
+        return self._tape.develop()
 
     @property
     def schedules(self) -> tuple[Schedule, ...]:

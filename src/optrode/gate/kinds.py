@@ -10,15 +10,15 @@ from torch import Tensor
 from optrode.errors import BadGate, GateNotFinite, nearest
 from optrode.gate.actuators import Add, Affine, Clamp, Compute, Function, Mean, Patch, ProjectOut, Scale, Source, Zero
 from optrode.gate.gate import WORLDS, Actuator, Aside, Gate, Scope
-from optrode.gate.openness import Schedule
+from optrode.gate.openness import Openness, Schedule
 from optrode.model.model import Model
 from optrode.model.names import SiteName, parse
 from optrode.site.recording import Recording
 
 
 def zero(site: str | SiteName, **options: Any) -> Gate:
-    """Zero ablation. Options of every gate: strength, scope, detach, each, when."""
-    return _gate(site, Zero(), **options)
+    """Zero ablation. Options of every gate: strength, scope, detach, each, when, openness, rows."""
+    return gate_of(site, Zero(), **options)
 
 
 def patch(site: str | SiteName, source: Source = "clean", **options: Any) -> Gate:
@@ -31,7 +31,7 @@ def patch(site: str | SiteName, source: Source = "clean", **options: Any) -> Gat
     Raises:
         GateNotFinite: a tensor holds NaN or infinity.
     """
-    return _gate(site, Patch(_check_source(source)), **options)
+    return gate_of(site, Patch(_check_source(source)), **options)
 
 
 def resample(site: str | SiteName, source: Source = "corrupt", **options: Any) -> Gate:
@@ -48,7 +48,7 @@ def mean(
     if isinstance(source, Aside):
         found = "a mean is over a recording's rows"
         raise BadGate(f"mean of {source} at {site}", found, next_step="use op.patch, or give a recording")
-    return _gate(site, Mean(_check_source(source), over), **options)
+    return gate_of(site, Mean(_check_source(source), over), **options)
 
 
 def clamp(
@@ -62,18 +62,18 @@ def clamp(
     if low is not None and high is not None and low > high:
         raise BadGate(f"clamp at {site}", f"low={low:g} is above high={high:g}", next_step="swap them")
     _check_tensor("clamp", site, value, may_be_number=True)
-    return _gate(site, Clamp(value, low, high), **options)
+    return gate_of(site, Clamp(value, low, high), **options)
 
 
 def add(site: str | SiteName, vector: Tensor, **options: Any) -> Gate:
     """Add a vector, such as a steering vector [feature]; `strength` is the dose."""
     _check_tensor("add", site, vector)
-    return _gate(site, Add(vector), **options)
+    return gate_of(site, Add(vector), **options)
 
 
 def scale(site: str | SiteName, factor: float, **options: Any) -> Gate:
     """Multiply by a number."""
-    return _gate(site, Scale(factor), **options)
+    return gate_of(site, Scale(factor), **options)
 
 
 def project_out(site: str | SiteName, directions: Tensor, **options: Any) -> Gate:
@@ -84,14 +84,14 @@ def project_out(site: str | SiteName, directions: Tensor, **options: Any) -> Gat
     """
     _check_tensor("project_out", site, directions)
     _check_rank(site, directions)
-    return _gate(site, ProjectOut(directions), **options)
+    return gate_of(site, ProjectOut(directions), **options)
 
 
 def affine(site: str | SiteName, weight: Tensor, bias: Tensor | None = None, **options: Any) -> Gate:
     """Apply h -> W h + b, W of shape [feature, feature]."""
     for value in (weight,) if bias is None else (weight, bias):
         _check_tensor("affine", site, value)
-    return _gate(site, Affine(weight, bias), **options)
+    return gate_of(site, Affine(weight, bias), **options)
 
 
 def compute(site: str | SiteName, function: Function, *, reads: str | Sequence[str] = (), **options: Any) -> Gate:
@@ -115,7 +115,7 @@ def compute(site: str | SiteName, function: Function, *, reads: str | Sequence[s
         if name.select or name.layers is not None and name.layers.single is None:
             found = "a gate reads whole sites, one by one"
             raise BadGate(f"reads={str(name)!r} at {site}", found, next_step="name each layer, and index in the function")
-    return _gate(site, Compute(function, sites), **options)
+    return gate_of(site, Compute(function, sites), **options)
 
 
 def first_pass(*held: Gate) -> Aside:
@@ -143,22 +143,23 @@ def _checked(held: Sequence[Gate]) -> tuple[Gate, ...]:
         if not isinstance(gate, Gate):
             found = f"it is of type {type(gate).__name__}, not a gate"
             raise BadGate(f"a pass with {gate!r}", found, next_step="make one, like op.zero(site)")
-        if gate.when is not None or gate.actuator.aside is not None:
-            found = "a pass aside has neither schedules nor passes of its own"
-            raise BadGate(f"a pass with {gate}", found, next_step="put the schedule on the gate that takes its values")
+        if gate.when is not None or gate.openness is not None or gate.actuator.aside is not None:
+            found = "a pass aside has neither schedules, nor conditions, nor passes of its own"
+            raise BadGate(f"a pass with {gate}", found, next_step="put them on the gate that takes its values")
     return tuple(held)
 
 
-OPTIONS: Final = ("strength", "scope", "detach", "each", "when")
+OPTIONS: Final = ("strength", "scope", "detach", "each", "when", "openness", "rows")
 """Keyword arguments that every gate takes."""
 
 KINDS: dict[str, Callable[..., Gate]] = {"zero": zero, "mean": mean, "resample": resample, "patch": patch}
 """Ablations that need nothing but a task, by the names the command line takes."""
 
 
-def _gate(
+def gate_of(
     site: str | SiteName, actuator: Actuator, *, strength: float = 1.0, scope: Scope = "all", detach: bool = False,
-    each: str | tuple[str, ...] = (), when: Schedule | None = None, **unknown: Any,
+    each: str | tuple[str, ...] = (), when: Schedule | None = None, openness: Openness | None = None,
+    rows: int | Sequence[int] | None = None, **unknown: Any,
 ) -> Gate:  # fmt: skip
     if unknown:
         name = next(iter(unknown))
@@ -167,7 +168,9 @@ def _gate(
         if isinstance(number, (int, float)) and not math.isfinite(number):
             raise GateNotFinite(f"{actuator} at {site}", f"{number} is not a finite number", next_step="give a finite one")
     where = parse(site) if isinstance(site, str) else site
-    return Gate(where, actuator, strength, scope, detach, (each,) if isinstance(each, str) else tuple(each), when)
+    axes = (each,) if isinstance(each, str) else tuple(each)
+    chosen = (rows,) if isinstance(rows, int) else None if rows is None else tuple(rows)
+    return Gate(where, actuator, strength, scope, detach, axes, when, openness, chosen)
 
 
 def _check_source(source: Source) -> Source:

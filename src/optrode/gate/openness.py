@@ -1,15 +1,59 @@
-"""When a gate is open: g in the formula, as a schedule over training steps.
+"""When a gate is open: g in the formula, as a schedule over training steps, or decided by what the pass shows.
 
-A schedule is data. What it needs to remember, the step at which its measure passed the threshold, is kept by whoever
-holds the gate (`gate/place.py`).
+Both are data. What they need to remember, the step at which a measure passed the threshold or what was decided at the
+prompt, is kept by whoever holds the gate (`gate/held.py`, `gate/deciding.py`).
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Protocol, final, runtime_checkable
+
+from jaxtyping import Float
+from torch import Tensor
 
 from optrode.errors import BadGate
+
+
+class Openness(ABC):
+    """g[row, pos], decided from what a pass shows. Kinds: `gate/conditions.py`, `gate/rules.py`.
+
+    Attributes:
+        hold: for how many tokens more it stays as open as it was.
+    """
+
+    hold: int = 0
+
+    @abstractmethod
+    def __str__(self) -> str:
+        """The condition as it prints, with every argument that matters."""
+
+    @abstractmethod
+    def decide(self, desk: "Desk") -> Float[Tensor, "rows columns"]:
+        """G at the pass's rows and columns (one column where it is the same for all), before it is held on."""
+
+    @property
+    def parts(self) -> "tuple[Openness, ...]":
+        """Conditions that it is made of."""
+        return ()
+
+
+@runtime_checkable
+class Desk(Protocol):
+    """Where conditions find what they are decided from (`gate/deciding.py`)."""
+
+    def value(self, openness: Openness) -> Float[Tensor, "rows columns"]:
+        """G of another condition."""
+        ...
+
+    def observed(self, openness: Openness) -> Float[Tensor, "rows columns"]:
+        """What a condition reads in this pass, in the mode in which it reads."""
+        ...
+
+    def recorded(self, values: Float[Tensor, "rows pos"]) -> Float[Tensor, "rows columns"]:
+        """Values by row and position, at the pass's columns."""
+        ...
 
 
 @final

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from optrode.errors import BadOption, SiteUnavailable, UnsupportedArchitecture, nearest
 from optrode.model.adapter import ORDER, Place, Table, View
+from optrode.model.generation import generation
 from optrode.model.names import SiteName
 
 Text = str | Sequence[str]
@@ -176,10 +177,11 @@ class Model:
         pad = self._pad_id()
         token_ids = torch.tensor([[pad] * (width - len(r)) + r for r in encoded], device=self.device)
         mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in encoded], device=self.device)
-        out = self.module.generate(  # type: ignore[operator]
-            input_ids=token_ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=do_sample,
-            pad_token_id=pad, **kwargs,
-        )  # fmt: skip
+        with generation([len(row) for row in encoded]):
+            out = self.module.generate(  # type: ignore[operator]
+                input_ids=token_ids, attention_mask=mask, max_new_tokens=max_new_tokens, do_sample=do_sample,
+                pad_token_id=pad, **kwargs,
+            )  # fmt: skip
         texts = [str(self._tokenizer().decode(row[width:], skip_special_tokens=True)) for row in out]
         return texts[0] if isinstance(prompts, str) else texts
 

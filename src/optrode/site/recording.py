@@ -195,7 +195,7 @@ class _Reel:
         is_first = moment.row_pos is None or bool((moment.row_pos <= 0).any(1).all())
         if moment.call_ix == 0 and (is_first or not self.passes):
             self.passes.append([])
-        part = _narrow(self.site, tensor.detach(), moment)
+        part = narrow(self.site, tensor.detach(), moment)
         if part.shape[-1] == 0 or part.numel() == 0:
             return
         moved = part.to(device=self.device, dtype=self.dtype)
@@ -237,7 +237,7 @@ def _padded(site: Site, rows: list[Tensor]) -> list[Tensor]:
     return rows
 
 
-def _narrow(site: Site, tensor: Tensor, moment: Moment) -> Tensor:
+def narrow(site: Site, tensor: Tensor, moment: Moment) -> Tensor:
     """The selected part of a viewed tensor; axes stay, with the selected length."""
     axes = site.axes(tensor.dim())
     for axis, index in site.name.select:

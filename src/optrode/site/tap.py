@@ -11,13 +11,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from optrode.errors import SiteUnavailable
+from optrode.model.generation import Generation, under_way
 from optrode.model.model import Model
 from optrode.site.attend import probed_attention
 from optrode.site.site import Around, Moment, Site, join, split
@@ -64,6 +65,10 @@ class Clock:
     Attributes:
         around: what else gates were promised of the pass; None where nobody asked.
         on_pass: called with the arguments at the start of each pass, before anything is computed.
+        n_past: positions that the K/V cache held when the pass began.
+        is_first: whether the pass is the first over its rows.
+        n_prompts: rows of the generation under way before beams; None outside of one.
+        cache: the pass's K/V cache, or None.
     """
 
     def __init__(self) -> None:
@@ -72,6 +77,9 @@ class Clock:
         self.prompt_len: Int[Tensor, " batch"] | None = None
         self.around: Around | None = None
         self.on_pass: Callable[[tuple[Any, ...], dict[str, Any]], None] | None = None
+        self.n_past, self.is_first, self.n_prompts = 0, True, cast("int | None", None)
+        self.cache: Any = None
+        self._generation: Generation | None = None
 
     @property
     def is_watching(self) -> bool:
@@ -90,12 +98,23 @@ class Clock:
     def _count(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tokens = _first(kwargs.get("input_ids"), kwargs.get("inputs_embeds"), *args)
         if tokens is None or tokens.dim() != (3 if tokens.is_floating_point() else 2):
-            self.row_pos = self.prompt_len = None  # images, feature vectors: nothing that has positions
+            self.row_pos = self.prompt_len = self.cache = None  # images, feature vectors: nothing that has positions
+            self.n_past, self.is_first, self.n_prompts = 0, True, None
             return
-        cache: Any = kwargs.get("past_key_values")
-        n_past = int(cache.get_seq_length()) if hasattr(cache, "get_seq_length") else 0
-        self.row_pos = _row_positions(tokens, kwargs.get("attention_mask"), n_past)
-        if n_past == 0 or self.prompt_len is None:
+        self.cache = kwargs.get("past_key_values")
+        self.n_past = int(self.cache.get_seq_length()) if hasattr(self.cache, "get_seq_length") else 0
+        self.row_pos = _row_positions(tokens, kwargs.get("attention_mask"), self.n_past)
+        self._place_in_generation(len(tokens))
+
+    def _place_in_generation(self, n_rows: int) -> None:
+        assert self.row_pos is not None
+        now = under_way()
+        lengths = None if now is None else now.by_row(n_rows)
+        self.is_first = self.n_past == 0 and (lengths is None or now is not self._generation)
+        self._generation, self.n_prompts = (now, len(now.lengths)) if now and lengths is not None else (None, None)
+        if lengths is not None:
+            self.prompt_len = lengths.to(self.row_pos.device)
+        elif self.n_past == 0 or self.prompt_len is None:
             self.prompt_len = self.row_pos.amax(1) + 1
 
     def moment(self, call_ix: int) -> Moment:

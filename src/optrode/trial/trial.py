@@ -19,7 +19,7 @@ class Trial:
         metric: name of the metric.
 
     Raises:
-        BadGate: a gate has a schedule over training steps, or is computed from the pass under way.
+        BadGate: a gate has a schedule over training steps, a condition or rows, or is computed from the pass under way.
     """
 
     gates: tuple[Gate, ...]
@@ -28,6 +28,6 @@ class Trial:
 
     def __post_init__(self) -> None:
         for gate in self.gates:
-            if gate.when is not None or gate.actuator.is_computed:
+            if gate.when is not None or gate.openness is not None or gate.rows is not None or gate.actuator.is_computed:
                 found = "a trial shares passes with others: it has no training steps, and no pass of its own"
                 raise BadGate(f"trial with {gate}", found, next_step="hold the gate with op.gates, and run the model")
