@@ -1,0 +1,38 @@
+"""Demonstrations, with texts of our own: sentiment, verbosity, topic, language, and a conditional one.
+
+    behaviour = demos.sentiment()
+    demos.find("verbosity", model)
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from optrode.control.behaviours import Behaviour
+from optrode.control.demos.cooking import cooking
+from optrode.control.demos.language import french, spanish
+from optrode.control.demos.sentiment import sentiment
+from optrode.control.demos.topic import music, sea
+from optrode.control.demos.verbosity import verbosity
+from optrode.errors import BadOption, nearest
+from optrode.model.model import Model
+
+DEMOS: Final[Mapping[str, Callable[[], Behaviour]]] = {
+    "sentiment": sentiment, "verbosity": verbosity, "sea": sea, "music": music, "french": french, "spanish": spanish,
+}  # fmt: skip
+
+
+def find(name: str, model: Model | None = None) -> Behaviour:
+    """A demonstration's behaviour by name.
+
+    Args:
+        model: whose tokenizer counts, where lengths are judged; without it words are counted.
+
+    Raises:
+        BadOption: there is none of this name.
+    """
+    if name not in DEMOS:
+        raise BadOption(f"behaviour {name!r}", "no such demonstration", nearest=nearest(name, DEMOS) or tuple(DEMOS))
+    return verbosity(model) if name == "verbosity" else DEMOS[name]()
+
+
+__all__ = ["DEMOS", "cooking", "find", "french", "music", "sea", "sentiment", "spanish", "verbosity"]
