@@ -5,7 +5,7 @@ times that of the others (Sun et al., arXiv 2402.17762): it would swamp any mean
 """
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -24,6 +24,9 @@ from optrode.site.site import Site
 
 Read = Literal["last", "mean"]
 READS: Final = ("last", "mean")
+Through = Callable[[Tensor], Tensor]
+"""States float64 [row, pos, feature] on the processor -> float64 [row, pos, other]."""
+
 _STEP: Final = 16
 """Texts of one pass."""
 
@@ -64,7 +67,7 @@ class _Part:
 
 def read_states(
     model: Model, texts: Sequence[Sample], sites: str | Sequence[str] = "blocks.*.resid_post", *, read: Read = "last",
-    with_sink: bool = False, batch_size: int = _STEP,
+    with_sink: bool = False, batch_size: int = _STEP, through: Through | None = None,
 ) -> tuple[States, ...]:  # fmt: skip
     """One state for each text, at each site: that of its last token, or the mean over its tokens.
 
@@ -74,6 +77,7 @@ def read_states(
         sites: names or patterns of sites with the axes batch, pos, feature; of a site with heads, one head.
         read: "last" token or "mean" over tokens; over the answer's, for a prompt with an answer.
         with_sink: let position 0 count too. That warns.
+        through: what to make of the tokens' states before they are pooled. Norms are of the states themselves.
 
     Raises:
         BadOption: no such way to read, or no text.
@@ -93,7 +97,8 @@ def read_states(
         for site in chosen:
             states = _by_token(site, held)
             norms = states.norm(dim=-1)[part.chosen]
-            found[str(site.name)].append((part.rows, _pooled(states, part.read, read), norms))
+            made = states if through is None else through(states)
+            found[str(site.name)].append((part.rows, _pooled(made, part.read, read), norms))
     return tuple(_joined(name, parts) for name, parts in found.items())
 
 
