@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from optrode.circuit.look import head_scores
     from optrode.circuit.score import score
     from optrode.circuit.verbs import find, prove
+    from optrode.control.generate import Request, Written, generate, stream
     from optrode.errors import OptrodeError
     from optrode.flow import investigate
     from optrode.gate.check import check_model
@@ -99,6 +100,7 @@ _HOMES: Final = {
     "circuit.look": ("head_scores",),
     "circuit.score": ("score",),
     "circuit.verbs": ("find", "prove"),
+    "control.generate": ("Request", "Written", "generate", "stream"),
     "errors": ("OptrodeError",),
     "flow": ("investigate",),
     "gate.check": ("check_model",),
@@ -133,13 +135,14 @@ _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in name
 __all__ = [
     "Actuator", "Aside", "Bench", "Channels", "Circuit", "Composition", "EdgeCircuit", "EdgeProof", "EdgeScores",
     "Family", "Gate", "Graph", "Grid", "HeadScores", "Held", "Metric", "Model", "Openness", "OptrodeError", "Page",
-    "Pair", "Place", "Proof", "Recording", "Schedule", "Scores", "SiteName", "Table", "Task", "Trace", "Trial", "View",
-    "add", "affine", "auroc", "bootstrap_jaccard", "by_row", "chance", "channels", "check_model", "clamp", "compare",
-    "compare_methods", "composition", "compute", "controlled", "cosine", "cross_patch", "cut", "desiderata_masks", "find",
-    "find_positions", "first_pass", "gates", "head_scores", "inhibition", "investigate", "load", "load_circuit", "mean",
-    "on_ray", "optimal_ablation", "oracle", "other_model", "patch", "patch_paths", "probe", "project_out", "prove",
-    "record", "recording", "replay", "report", "resample", "rules", "save_circuit", "scale", "score", "score_edges",
-    "show", "study", "sweep", "tasks", "train", "truth", "when", "zero",
+    "Pair", "Place", "Proof", "Recording", "Request", "Schedule", "Scores", "SiteName", "Table", "Task", "Trace", "Trial",
+    "View", "Written", "add", "affine", "auroc", "bootstrap_jaccard", "by_row", "chance", "channels", "check_model",
+    "clamp", "compare", "compare_methods", "composition", "compute", "controlled", "cosine", "cross_patch", "cut",
+    "desiderata_masks", "find", "find_positions", "first_pass", "gates", "generate", "head_scores", "inhibition",
+    "investigate", "load", "load_circuit", "mean", "on_ray", "optimal_ablation", "oracle", "other_model", "patch",
+    "patch_paths", "probe", "project_out", "prove", "record", "recording", "replay", "report", "resample", "rules",
+    "save_circuit", "scale", "score", "score_edges", "show", "stream", "study", "sweep", "tasks", "train", "truth",
+    "when", "zero",
 ]  # fmt: skip
 
 

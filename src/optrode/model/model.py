@@ -174,7 +174,7 @@ class Model:
         """
         encoded = self._encode_rows([prompts] if isinstance(prompts, str) else list(prompts))
         width = max(len(row) for row in encoded)
-        pad = self._pad_id()
+        pad = self.pad_id
         token_ids = torch.tensor([[pad] * (width - len(r)) + r for r in encoded], device=self.device)
         mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in encoded], device=self.device)
         with generation([len(row) for row in encoded]):
@@ -187,7 +187,7 @@ class Model:
 
     def _pad(self, rows: list[list[int]]) -> Batch:
         width = max(len(row) for row in rows)
-        token_ids = torch.tensor([row + [self._pad_id()] * (width - len(row)) for row in rows], device=self.device)
+        token_ids = torch.tensor([row + [self.pad_id] * (width - len(row)) for row in rows], device=self.device)
         if all(len(row) == width for row in rows):
             return Batch(token_ids, None)
         lengths = torch.tensor([len(row) for row in rows], device=self.device)
@@ -210,8 +210,18 @@ class Model:
             found = f"token id {outside[0]} is not in the vocabulary of {size} tokens"
             raise BadOption(asked, found, next_step="encode the prompts with this model's own tokenizer")
 
-    def _pad_id(self) -> int:
+    @property
+    def pad_id(self) -> int:
+        """The token that fills rows up."""
         return int(getattr(self.tokenizer, "pad_token_id", None) or 0)
+
+    def encode(self, prompt: str | Sequence[int]) -> list[int]:
+        """The token ids of one prompt, checked.
+
+        Raises:
+            BadOption: it has no token, or one outside the vocabulary.
+        """
+        return self._encode_rows([prompt])[0]
 
     def _encode(self, text: str) -> list[int]:
         return list(self._tokenizer().encode(text, add_special_tokens=False))
