@@ -193,6 +193,7 @@ def test_files_that_are_damaged_or_not_there(tmp_path, model):
         ([op.add(RESID, V, when=op.when(until=4))], ("when=",)),
         ([op.add(RESID, V, rows=[0])], ("rows=",)),
         ([op.add("blocks.1.resid_post[pos=-1]", V)], ("a selection", "pos=-1")),
+        ([op.add("blocks.1.resid_post[pos=1:]", V)], ("a selection", "with_sink=True", "position 0 too")),
         ([op.add("blocks.1.resid_pre", V)], ("adds after a block", "blocks.k.resid_post")),
         ([op.add("blocks.0.resid_post", V)], ("no place for block 0", "direction.0", "blocks.1:.resid_post")),
         ([op.add(RESID, V), op.add("blocks.*.resid_post", V)], ("no place for block 0",)),

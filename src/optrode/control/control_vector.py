@@ -24,6 +24,7 @@ from optrode.gate.actuators import Add
 from optrode.gate.gate import Gate
 from optrode.gate.kinds import add
 from optrode.model.model import Model
+from optrode.model.names import parse
 from optrode.records import write_bytes
 from optrode.site.select import select_sites
 
@@ -31,9 +32,13 @@ ARCHITECTURE: Final = "controlvector"
 HINT: Final = "controlvector.model_hint"
 LAYERS: Final = "controlvector.layer_count"
 DIRECTION: Final = "direction."
+AFTER_SINK: Final = parse("resid_post[pos=1:]").select
+"""All positions but the first."""
 
 
-def export_control_vector(path: str | Path, gates: Artefact | Sequence[Gate], model: Model) -> Path:
+def export_control_vector(
+    path: str | Path, gates: Artefact | Sequence[Gate], model: Model, *, with_sink: bool = False
+) -> Path:
     """Write gates that add vectors to the residual stream as a control vector for llama.cpp (repeng's `export_gguf`).
 
     Strengths are multiplied into the vectors, several gates of one layer are summed, and all is rounded to float32.
@@ -42,6 +47,8 @@ def export_control_vector(path: str | Path, gates: Artefact | Sequence[Gate], mo
         path: of the file; `.gguf` is appended where it is missing.
         gates: `add` gates at `blocks.k.resid_post`, k from 1, in all positions and always open; or an artefact of them.
         model: that they are for: it says how wide and how deep they go, and its type stands in the file as a hint.
+        with_sink: take gates that leave out position 0 (`[pos=1:]`, as those of a `Direction` do) too. llama.cpp cannot
+            leave it out: what is exported then acts there as well, which these gates did not.
 
     Raises:
         BadGate: a gate does something else than llama.cpp does with a control vector; the message says what.
@@ -55,7 +62,7 @@ def export_control_vector(path: str | Path, gates: Artefact | Sequence[Gate], mo
         raise BadOption(f"control vector {path}", "there is no gate", next_step="give at least one op.add gate")
     directions: dict[int, Tensor] = {}
     for gate in held:
-        vector = _vector(gate, model)
+        vector = _vector(gate, model, with_sink)
         for layer in _layers(gate, model):
             directions[layer] = directions[layer] + vector if layer in directions else vector
     return _write(_gguf(path), {k: directions[k].float().numpy() for k in sorted(directions)}, _hint(model))
@@ -86,7 +93,7 @@ def load_control_vector(path: str | Path, model: Model) -> Artefact:
     return artefact_of(gates, card)
 
 
-def _vector(gate: Gate, model: Model) -> Float[Tensor, " feature"]:
+def _vector(gate: Gate, model: Model, with_sink: bool) -> Float[Tensor, " feature"]:
     """Strength times vector, in float64 on the CPU.
 
     Raises:
@@ -98,12 +105,14 @@ def _vector(gate: Gate, model: Model) -> Float[Tensor, " feature"]:
         raise BadGate(asked, found, next_step="use op.add, or save it with save_artefact")
     conditions = {
         f"scope={gate.scope!r}": gate.scope != "all", "openness=": gate.openness is not None, "when=": gate.when is not None,
-        "rows=": gate.rows is not None, "each=": bool(gate.each), f"a selection, {gate.site}": bool(gate.site.select),
+        "rows=": gate.rows is not None, "each=": bool(gate.each),
+        f"a selection, {gate.site}": bool(gate.site.select) and not (with_sink and gate.site.select == AFTER_SINK),
     }  # fmt: skip
     limits = [name for name, is_set in conditions.items() if is_set]
     if limits:
         found = f"it has {limits[0]}, and llama.cpp adds to every token, feature and row"
-        raise BadGate(asked, found, next_step="leave that out, or save it with save_artefact")
+        step = "say with_sink=True to let it act at position 0 too" if gate.site.select == AFTER_SINK else "leave that out"
+        raise BadGate(asked, found, next_step=f"{step}, or save it with save_artefact")
     vector = gate.actuator.vector.detach().cpu().double()
     if vector.shape != (model.table.d_model,):
         found = f"its vector has shape {tuple(vector.shape)}, and the model the width {model.table.d_model}"

@@ -92,7 +92,7 @@ def _refuse_conditional(gate: Gate, site: Site) -> None:
     found = [name for name, is_set in limits.items() if is_set]
     if found:
         reason = f"it has {found[0]}, and weights act in every row, at every position, always"
-        raise BadGate(_asked(gate, site), reason, next_step="hold it with op.gates, or leave that out")
+        raise BadGate(_asked(gate, site), reason, next_step="hold it with op.gates, or leave that out and measure it again")
 
 
 def _asked(gate: Gate, site: Site) -> str:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import optrode as op
 from optrode.control.artefact import OtherModel, artefact_of, load_artefact, save_artefact
 from optrode.control.card import card_of
+from optrode.control.direction import Direction
 from optrode.control.kinds_of_gate import ACTUATORS, OPENNESS, PARTS, REFUSED
 from optrode.gate import conditions
 from optrode.model.source import from_source
@@ -196,3 +197,9 @@ def test_modules_without_a_table_have_artefacts_too(tmp_path):
     hidden = torch.tanh(network.module[0](x))
     hidden[:, 2] = 0
     assert torch.allclose(found, network.module[2](hidden))
+
+
+def test_gates_of_directions_come_back_too(tmp_path, model):
+    gate = Direction(RESID, drawn(48) / drawn(48).norm(), typical=3.0, method="difference").gate(0.5)
+    (back,) = saved(tmp_path / "a", model, gate).gates(model)
+    assert same(gate, back) and str(back.site) == f"{RESID}[pos=1:]"

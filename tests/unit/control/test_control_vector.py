@@ -103,6 +103,14 @@ def test_an_artefact_is_exported_as_it_is(tmp_path, model):
     assert one == export_control_vector(tmp_path / "two", gates, model).read_bytes()
 
 
+def test_gates_that_leave_out_the_first_position_act_there_too_in_llama_cpp(tmp_path, model):
+    gate = op.add("blocks.1.resid_post[pos=1:]", drawn(48))
+    (back,) = load_control_vector(export_control_vector(tmp_path / "a", [gate], model, with_sink=True), model).gates(model)
+    assert str(back.site) == "blocks.1.resid_post" and torch.equal(back.actuator.vector, drawn(48))
+    assert torch.equal(logits(model, back)[0, 0], logits(model, op.add("blocks.1.resid_post", drawn(48)))[0, 0])
+    assert torch.equal(logits(model, gate)[0, 0], logits(model)[0, 0])
+
+
 def test_other_types_of_numbers_are_rounded_to_float32(tmp_path):
     model = from_source(tiny("llama").double())
     exact = drawn(48, dtype=torch.float64) / 3
