@@ -17,7 +17,8 @@ from optrode.control.contrast import Contrast
 from optrode.control.probing import L2, METHODS, Axis, chance_level, fit, separation
 from optrode.control.states import Read, States, read_states
 from optrode.errors import BadGate, BadOption, nearest
-from optrode.gate.gate import Gate, Scope
+from optrode.gate.conditions import Observed, Pool, probe
+from optrode.gate.gate import Aside, Gate, Scope
 from optrode.gate.kinds import add
 from optrode.model.model import Model
 from optrode.model.names import SiteName, parse
@@ -82,6 +83,29 @@ class Direction:
             where = _after_sink(where)
         return add(where, self.vector * self.typical, strength=float(dose), scope=scope, **options)
 
+    def probe(
+        self, *, above: float | int | None = None, below: float | int | None = None, read: str = "token",
+        pool: Pool | None = None, source: Aside | None = None, hold: int = 0,
+    ) -> Observed:  # fmt: skip
+        """How open a gate is, by the probability of "positive" of what a pass shows at this site.
+
+        Args:
+            above, below: on that probability; without either the gate is as open as it says.
+            read: "token", "prompt" (latched for each row), "previous" or "first_pass".
+            pool: of the prompt; as the texts were read by default.
+            source: the pass aside to read in.
+            hold: for how many tokens more it stays as open as it was.
+
+        Raises:
+            BadGate: the direction does not tell held-out texts apart better than chance, or a word that makes no condition.
+            GateNotFinite: a threshold is not a finite number.
+        """
+        self.check_above_chance("a probe")
+        return probe(
+            self.site, self.slope * self.vector, -self.slope * self.midpoint, above=above, below=below, link="logistic",
+            read=read, pool=pool or self.read, source=source, hold=hold,
+        )  # fmt: skip
+
     def score(self, states: Float[Tensor, "*rows feature"]) -> Float[Tensor, "*rows"]:
         """The log odds of "positive" of states at this site."""
         vector = self.vector.to(states.dtype).to(states.device)
@@ -89,7 +113,7 @@ class Direction:
         return scored
 
     def check_above_chance(self, asked: str) -> None:
-        """Refuse to open a gate by a direction that says nothing of texts it has not seen.
+        """Refuse a direction that says nothing of texts it was not found from.
 
         Raises:
             BadGate: it was judged at chance, or not judged.

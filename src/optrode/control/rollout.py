@@ -15,6 +15,7 @@ from torch import Tensor
 from optrode.errors import BadOption
 from optrode.gate.gate import Gate
 from optrode.gate.place import gates
+from optrode.model.generation import generation
 from optrode.model.model import Model
 
 Prompt = str | tuple[int, ...]
@@ -114,10 +115,11 @@ def _generate(
     width, pad = max(map(len, rows)), getattr(model.tokenizer, "pad_token_id", None) or 0
     token_ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
-    return model.module.generate(  # type: ignore[operator]
-        input_ids=token_ids, attention_mask=mask, max_new_tokens=max_new_tokens, pad_token_id=pad,
-        return_dict_in_generate=True, **options,
-    )  # fmt: skip
+    with generation([len(row) for row in rows]):
+        return model.module.generate(  # type: ignore[operator]
+            input_ids=token_ids, attention_mask=mask, max_new_tokens=max_new_tokens, pad_token_id=pad,
+            return_dict_in_generate=True, **options,
+        )  # fmt: skip
 
 
 def _greedy(

@@ -12,7 +12,7 @@ al., arXiv 2406.04093.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal, final
+from typing import Any, Final, Literal, final
 
 import torch
 from jaxtyping import Float, Int
@@ -23,6 +23,7 @@ from optrode.control.direction import Direction
 from optrode.control.probing import chance_level, separation
 from optrode.control.states import Read, read_states, typical_norm
 from optrode.errors import BadOption, GateNotFinite, nearest
+from optrode.gate.conditions import Observed, probe
 from optrode.model.model import Model
 from optrode.model.names import parse
 
@@ -146,6 +147,27 @@ class SAE:
             raise BadOption(f"latent {latent} of {self!r}", "it writes nothing", next_step="take another latent")
         vector = (row / row.norm()).to(device=model.device, dtype=model.dtype)
         return Direction(self.site, vector, typical_norm(model, texts, self.site), f"latent {latent}")
+
+    def probe(self, latent: int, model: Model, *, above: float | int | None = None, **options: Any) -> Observed:
+        """How open a gate is, by whether a latent is active: by its pre-activation, which needs no other latent.
+
+        Args:
+            above: the gate is open where the pre-activation is; by default 0, or the latent's own threshold. Of topk it
+                must be given, as a latent is active there if it is larger than others.
+            options: of `op.probe`: read, pool, source, hold.
+
+        Raises:
+            BadOption: there is no such latent, or no threshold for topk.
+        """
+        self._check_latent(latent)
+        if self.activation == "topk" and above is None:
+            found = "whether a latent of topk is active depends on all others"
+            raise BadOption(f"a probe by latent {latent}", found, next_step="give the pre-activation from which it is open")
+        row = self.W_enc[:, latent].double()
+        bias = float(self.b_enc[latent]) - (float(self.b_dec.double() @ row) if self.centres_input else 0.0)
+        own = 0.0 if self.threshold is None else max(0.0, float(self.threshold[latent]))
+        weight = row.to(device=model.device, dtype=model.dtype)
+        return probe(self.site, weight, bias, above=own if above is None else above, link="linear", **options)
 
     def _check_latent(self, latent: int) -> None:
         if not 0 <= latent < self.n_latents:

@@ -255,6 +255,19 @@ class TestDirection:
         with pytest.raises(BadGate, match="no such option"):
             found.gate(0.1, scoop="all")
 
+    def test_its_probe_opens_gates_where_texts_look_positive(self, model):
+        (found,) = directions(model, contrast_of(24), SITE, read="mean")
+        texts = rows(6, 5, of=(1, 6)) + rows(6, 6, of=(40, 45))
+        odds = torch.stack([found.score(states) for states in read_states(model, texts, SITE, read="mean")[0].pooled])
+        soft = found.probe(read="prompt")
+        assert soft.pool == "mean" and soft.above is None
+        for openness, expected in ((soft, odds.sigmoid()), (found.probe(read="prompt", above=0.5), (odds > 0).double())):
+            with op.gates(model, op.scale("blocks.2.resid_post", 1.0, openness=openness), trace=True) as held:
+                model.module(**model.batch(list(texts)).arguments())
+            opened = held.trace.values[0]
+            torch.testing.assert_close(opened[:, 0].double(), expected, rtol=1e-5, atol=1e-6)
+        assert expected.tolist() == [1.0] * 6 + [0.0] * 6
+
     def test_random_directions_have_its_norm_and_nothing_else(self, found):
         drawn = [found.random(seed) for seed in range(3)]
         assert all(math.isclose(float(one.vector.norm()), 1.0, rel_tol=1e-6) for one in drawn)
@@ -271,13 +284,13 @@ class TestDirection:
         (found,) = directions(model, CONTRAST, SITE, held_out=0.0)
         assert math.isnan(found.separation) and found.is_at_chance and "not judged" in str(found)
         with pytest.raises(BadGate, match="nothing was held out"):
-            found.check_above_chance("a probe")
+            found.probe()
 
     def test_a_direction_at_chance_opens_nothing(self, model):
         (found,) = directions(model, Contrast(rows(12, 3), rows(12, 4)), "blocks.0.resid_pre", random_seed=1)
         assert found.is_at_chance
         with pytest.raises(BadGate, match="chance alone reaches"):
-            found.check_above_chance("a probe")
+            found.probe(above=0.5)
 
     def test_it_prints_what_it_is(self, found):
         assert str(found).startswith(f"difference of 12 texts at {SITE}: separation 1.00 on 4 texts")

@@ -178,6 +178,22 @@ class TestLatents:
             moved = op.record(model, ids, SITE)[SITE] - plain
         torch.testing.assert_close(moved[0, 1], 0.5 * found.typical * found.vector, rtol=1e-4, atol=1e-5)
 
+    @pytest.mark.parametrize("activation", ["relu", "jumprelu"])
+    def test_its_probe_is_open_where_the_latent_is_active(self, model, activation):
+        sae = made(activation, centres_input=activation == "relu")
+        texts = list(self.TEXTS)
+        states = op.record(model, texts, SITE)[SITE]
+        with op.gates(model, op.scale("blocks.2.resid_post", 1.0, openness=sae.probe(13, model)), trace=True) as held:
+            model.module(**model.batch(texts).arguments())
+        for row, text in enumerate(texts):
+            expected = (sae.score(states[row, : len(text)], 13) > 0).float()
+            torch.testing.assert_close(held.trace.values[0][row, : len(text)].float(), expected)
+
+    def test_a_latent_of_topk_opens_nothing_by_itself(self, model):
+        with pytest.raises(BadOption, match="depends on all others"):
+            made("topk").probe(3, model)
+        assert made("topk").probe(3, model, above=0.7, read="prompt").above == 0.7
+
     def test_there_is_no_latent_beyond_the_last(self, model):
         with pytest.raises(BadOption, match="0 to 19"):
             made().direction(N, model, self.TEXTS)
