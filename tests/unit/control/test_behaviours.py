@@ -65,6 +65,18 @@ def test_the_classifier_of_sentiment_agrees_with_vader_on_plain_sentences():
     assert vader.says(texts, texts) == classifier.says(texts, texts) == (True, False, True, False)
 
 
+def test_judges_of_sentiment_are_validated_on_labelled_texts_of_one_model_or_stay_stamped():
+    vader, classifier = demos.sentiment_qualities()
+    assert vader.n == classifier.n >= 60 and len(vader.weights_hash) == 64
+    assert vader.balanced_accuracy == pytest.approx(0.908, abs=0.001) and vader.kappa == pytest.approx(0.81, abs=0.01)
+    records = [
+        judge.record(one, vader.weights_hash)
+        for judge, one in zip(demos.sentiment().judges, (vader, classifier), strict=True)
+    ]
+    assert [one.is_validated for one in records] == [True, False] and "balanced accuracy 0.80" in records[1].stamp
+    assert "not of this model" in demos.sentiment().judges[0].record(vader, "0" * 64).stamp
+
+
 def test_the_trigger_has_classes_of_like_length_and_no_shared_sets():
     trigger = demos.cooking()
     sets = [{*target, *benign} for target, benign in (trigger.train, trigger.validation, trigger.test, trigger.contrast)]

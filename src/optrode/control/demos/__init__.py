@@ -9,6 +9,7 @@ from typing import Final
 
 from optrode.control.behaviours import Behaviour
 from optrode.control.demos.cooking import cooking
+from optrode.control.demos.labels import sentiment_qualities
 from optrode.control.demos.language import french, spanish
 from optrode.control.demos.sentiment import sentiment
 from optrode.control.demos.topic import music, sea
@@ -35,4 +36,6 @@ def find(name: str, model: Model | None = None) -> Behaviour:
     return verbosity(model) if name == "verbosity" else DEMOS[name]()
 
 
-__all__ = ["DEMOS", "cooking", "find", "french", "music", "sea", "sentiment", "spanish", "verbosity"]
+__all__ = [
+    "DEMOS", "cooking", "find", "french", "music", "sea", "sentiment", "sentiment_qualities", "spanish", "verbosity",
+]  # fmt: skip
