@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test slow lint docs studies results edges methods bench bench-edges bench-training bench-ray programs induction clean
+.PHONY: demo test slow lint docs studies results edges methods bench bench-edges bench-training bench-generation bench-ray programs induction clean
 
 demo: .venv/demo.done
 	$(BIN)/optrode find --model smollm2 --task ioi --out runs/ioi
@@ -53,6 +53,10 @@ bench-edges: .venv/demo.done
 # Training steps with gates held against steps without: about five minutes. FLAGS=--quick takes small models.
 bench-training: .venv/demo.done
 	$(BIN)/python bench/training.py $(FLAGS)
+
+# Generated tokens with gates held against the module's own generation: about four minutes. FLAGS=--quick takes a small model.
+bench-generation: .venv/demo.done
+	$(BIN)/python bench/generation.py $(FLAGS)
 
 # How much faster two Ray workers of one thread are than one.
 bench-ray: .venv/ray.done

@@ -116,7 +116,7 @@ class _Placed:
     def open_now(self, h: Tensor) -> Open:
         """How open the gate is in the pass under way; counts that its site came by."""
         pass_ix = 0 if self.clock is None else self.clock.pass_ix
-        openness = self.opener.openness(self.ix, self.gate, len(h), pass_ix, h)
+        openness = self.opener.openness(self.ix, self.gate, h.shape[0], pass_ix, h)
         self.n_seen += 1
         self.n_closed += isinstance(openness, float) and openness == 0
         return openness
