@@ -107,10 +107,7 @@ def draw(law: Coupled, side: Side, n: int, generator: torch.Generator) -> Float[
     return torch.cat([shifted, quiet, torch.randn(n, law.n_idle, generator=generator)], 1)
 
 
-def mixed(
-    source: Float[Tensor, "row d"], target: Float[Tensor, "row d"], generator: torch.Generator
-) -> tuple[Float[Tensor, "row d"], Float[Tensor, "row d"]]:
-    """Both sides with their labels shuffled: each half as many rows of either."""
-    rows = torch.cat([source, target])
-    order = torch.randperm(len(rows), generator=generator)
-    return rows[order[: len(source)]], rows[order[len(source) :]]
+def mixed(source: Float[Tensor, "row d"], target: Float[Tensor, "row d"]) -> tuple[Float[Tensor, "row d"], ...]:
+    """Both sides without their labels: on each, half of the source's rows and half of the target's."""
+    halves = [side.chunk(2) for side in (source, target)]
+    return tuple(torch.cat([half[ix] for half in halves]) for ix in range(2))
