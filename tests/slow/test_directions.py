@@ -1,5 +1,8 @@
-"""Directions on the embedded language model: they tell apart sentiments in words and templates that they were not found from,
-and the unit of doses does not depend on how long prompts are."""
+"""Directions on the embedded language model.
+
+They tell apart sentiments in words and templates that they were not found from, and the unit of doses does not depend on how
+long prompts are.
+"""
 
 import math
 
@@ -17,7 +20,10 @@ pytestmark = pytest.mark.slow
 
 SITES = "blocks.12:28.resid_post"
 FITTED = Contrast.filled(
-    ("The film was {}", "We had a {} time at the lake", "My new neighbour is a {} person", "What a {} day it has been for us"),
+    (
+        "The film was {}", "We had a {} time at the lake", "My new neighbour is a {} person",
+        "What a {} day it has been for us",
+    ),
     ("wonderful", "delightful", "excellent", "lovely", "brilliant", "charming"),
     ("horrible", "dreadful", "terrible", "awful", "miserable", "disgusting"),
 )
@@ -27,16 +33,17 @@ OTHERS = Contrast.filled(
     ("nasty", "rotten", "bad", "ugly", "appalling", "poor"),
 )
 PROSE = (
-    "The old harbour lies at the foot of a steep hill, and in the morning the fishing boats come back one after another while "
-    "the gulls circle above them. A baker opens his shop before sunrise, because the crews want warm bread as soon as they have "
-    "tied up. Later in the day the market fills with people from the villages inland, who bring apples, cheese and wool, and "
-    "who like to talk about the weather, the price of timber and the new road that the county has promised for ten years. When "
-    "the tide is low, children walk out over the flat sand to a wreck that nobody has ever moved. Its ribs are black and soft, "
-    "and at the stern there is still a plate with half of a name on it. Some say that it carried salt, others that it carried "
-    "letters, and one old woman says that it carried nothing at all and was sunk for the insurance. In winter the harbour is "
-    "quiet. Nets are mended in the sheds, engines are taken apart on kitchen tables, and the lamp at the end of the pier is "
-    "lit at four in the afternoon. Ships that pass far out can see it for three hours before the headland hides it again, and "
-    "their pilots write the time of it into the log, as their fathers and grandfathers did before them."
+    "The old harbour lies at the foot of a steep hill, and in the morning the fishing boats come back one after "
+    "another while the gulls circle above them. A baker opens his shop before sunrise, because the crews want warm "
+    "bread as soon as they have tied up. Later in the day the market fills with people from the villages inland, who "
+    "bring apples, cheese and wool, and who like to talk about the weather, the price of timber and the new road that "
+    "the county has promised for ten years. When the tide is low, children walk out over the flat sand to a wreck "
+    "that nobody has ever moved. Its ribs are black and soft, and at the stern there is still a plate with half of a "
+    "name on it. Some say that it carried salt, others that it carried letters, and one old woman says that it "
+    "carried nothing at all and was sunk for the insurance. In winter the harbour is quiet. Nets are mended in the "
+    "sheds, engines are taken apart on kitchen tables, and the lamp at the end of the pier is lit at four in the "
+    "afternoon. Ships that pass far out can see it for three hours before the headland hides it again, and their "
+    "pilots write the time of it into the log, as their fathers and grandfathers did before them."
 )
 
 
@@ -75,8 +82,10 @@ def test_means_with_the_sink_tell_less(model):
 
 
 def test_the_unit_of_doses_does_not_depend_on_the_length_of_prompts(model):
-    """From 16 to 256 tokens by less than 5 % at blocks 12 to 23. At blocks 24 to 27, where norms grow with the position, by up
-    to 9 %: there the target is missed."""
+    """From 16 to 256 tokens by less than 5 % at blocks 12 to 23.
+
+    At blocks 24 to 27, where norms change with the position, it is up to 9 %: there the target is missed.
+    """
     ids = model.to_tokens(PROSE)[0, :256].tolist()
     assert len(ids) == 256
     short = [tuple(ids[at : at + 16]) for at in range(0, 256, 16)]
