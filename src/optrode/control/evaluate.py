@@ -65,13 +65,15 @@ def evaluate(
     wanted = _checked(doses, control_dose)
     run = _Run(model, behaviour, n_tokens, random_seed, progress)
     start = time.perf_counter()
+    own = any(one.kind == "random" for one in controls)
+    run.n_all = len(wanted) + (0 if own else n_random + 1) + len(controls) + len(_instructions(behaviour))
     plain = run.texts("plain", "plain", 0.0, ())
     steered = [run.steered(steer, dose) for dose in wanted if dose]
     chosen = float(control_dose) if control_dose is not None else run.best([plain, *steered])
     if -chosen not in wanted:
+        run.n_all += 1
         steered.append(run.steered(steer, -chosen))
     steered.sort(key=lambda one: one.dose)
-    own = any(one.kind == "random" for one in controls)
     made = () if own else controls_of(model, steer, behaviour.contrast(model), random_seed, n_random)
     others = [run.texts(one.kind, one.name, chosen, one.steer(chosen), one.random_seed) for one in (*made, *controls)]
     asked = [run.texts("prompt", f"asked: {words}", 0.0, (), None, words) for words in _instructions(behaviour)]
@@ -155,7 +157,7 @@ class _Run:
         self.model, self.behaviour, self.requests, self.n_tokens = model, behaviour, behaviour.test, n_tokens
         self.prompts = behaviour.prompts(model, behaviour.test)
         self.drawn: Draws = draws(len(behaviour.test), random_seed)
-        self.progress, self.n_done, self.n_passes = progress, 0, 0
+        self.progress, self.n_done, self.n_all, self.n_passes = progress, 0, 0, 0
 
     def steered(self, steer: Steer, dose: float) -> _Texts:
         """Texts at a dose."""
@@ -169,7 +171,7 @@ class _Run:
         said = continuations(self.model, prompts, gates, n_tokens=self.n_tokens)
         self.n_done += 1
         self.n_passes += max(len(one.ids) for one in said) + 1
-        self.progress(f"steering: {name}", self.n_done, 0)
+        self.progress("steering", self.n_done, self.n_all)
         return _Texts(kind, name, dose, random_seed, said, nll(self.model, said))
 
     def best(self, measured: Sequence[_Texts]) -> float:
@@ -236,7 +238,7 @@ class _Run:
             kl = kl_to_plain(model, gates, said)
             measured = Measure(float(np.mean(kl)), mean_interval(kl, drawn), kl)
             found.append(SideEffect(dose, measured, perplexity(model, about.held_out, gates), own))
-            self.progress(f"side effects: dose {dose:g}", len(found), len(doses))
+            self.progress("side effects", len(found), len(doses))
         return tuple(found)
 
     def examples(self, plain: _Texts, steered: _Texts) -> tuple[Example, ...]:

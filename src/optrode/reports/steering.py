@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from optrode.claims import Chart, Line
-from optrode.control.records import Condition, Evaluation, Example, JudgeRecord, Measure, SideEffect
+from optrode.control.records import Condition, Evaluation, Example, GateQuality, JudgeRecord, Measure, SideEffect
 from optrode.reports.blocks import code, facts, heading, paragraph, plot, table, text
 from optrode.reports.charts import HEIGHT, MARGIN, STILL, chart_figure, chart_numbers, curve_trace
 from optrode.reports.figures import LEGEND, Figure, layout_of
 from optrode.reports.section import Section
-from optrode.reports.steering_gates import traces_html
+from optrode.reports.steering_gates import gate_lead, gate_title, traces_html
 from optrode.reports.words import capital, count, interval, number, short
 
 STATUS: Final = {True: ("holds", "Above its controls"), False: ("fails", "Not above its controls"), None: ("", "")}
@@ -49,6 +49,16 @@ def steering_lead(evaluation: Evaluation, title: str) -> str:
         f'<p class="headline">{text(sentence(evaluation))}</p>{stamps(evaluation.judges)}{facts(_key_figures(evaluation))}'
         "</header>"
     )
+
+
+def title_of_control(evaluation: Evaluation | None, gate: GateQuality | None) -> str:
+    """The title of a page of either record, or of both."""
+    return steering_title(evaluation) if evaluation else gate_title(gate) if gate else ""
+
+
+def lead_of_control(evaluation: Evaluation | None, gate: GateQuality | None, title: str) -> str:
+    """The top of a page of either record; of both, that of the steering."""
+    return steering_lead(evaluation, title) if evaluation else gate_lead(gate, title) if gate else ""
 
 
 def sentence(evaluation: Evaluation) -> str:

@@ -57,7 +57,9 @@ def _found(model, behaviour, steer):
     told = []
     how = {"control_dose": 1, "n_tokens": 6, "progress": lambda *what: told.append(what)}
     found = evaluate(model, steer, behaviour, [0.5, 1], **how)
-    assert told and told[0][0] == "steering: plain"
+    steps = [(done, of) for what, done, of in told if what == "steering"]
+    assert steps == [(ix, 11 if ix < 4 else 12) for ix in range(1, 13)], "the opposite dose is found to be missing"
+    assert [what for what in told if what[0] == "side effects"] == [("side effects", ix, 3) for ix in (1, 2, 3)]
     return found
 
 

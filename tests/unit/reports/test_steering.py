@@ -7,7 +7,14 @@ import pytest
 import steering_samples as samples
 
 from optrode.reports.page import Page
-from optrode.reports.steering import sentence, steering_lead, steering_sections, steering_title
+from optrode.reports.steering import (
+    lead_of_control,
+    sentence,
+    steering_lead,
+    steering_sections,
+    steering_title,
+    title_of_control,
+)
 from optrode.reports.steering_gates import gate_lead, gate_sections, gate_sentence, gate_title
 
 
@@ -128,6 +135,14 @@ def test_shares_of_no_effect_are_undefined():
     none = replace(found, benefits=tuple(replace(one, kept=None, removed=None) for one in found.benefits))
     assert gate_sections(none)[1].body.count("undefined") == 8
     assert [one.key for one in gate_sections(replace(found, benefits=(), traces=()))] == ["gate-quality"]
+
+
+def test_a_page_of_both_is_headed_by_the_steering():
+    found, gate = samples.evaluation(), samples.gate_quality()
+    assert title_of_control(found, gate) == title_of_control(found, None) == steering_title(found)
+    assert title_of_control(None, gate) == gate_title(gate) and title_of_control(None, None) == ""
+    assert lead_of_control(found, gate, "x") == steering_lead(found, "x")
+    assert lead_of_control(None, gate, "x") == gate_lead(gate, "x") and lead_of_control(None, None, "x") == ""
 
 
 def test_the_same_record_gives_the_same_page():
