@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from optrode.model.model import Model
@@ -107,7 +107,7 @@ def draw(law: Coupled, side: Side, n: int, generator: torch.Generator) -> Float[
     return torch.cat([shifted, quiet, torch.randn(n, law.n_idle, generator=generator)], 1)
 
 
-def mixed(source: Float[Tensor, "row d"], target: Float[Tensor, "row d"]) -> tuple[Float[Tensor, "row d"], ...]:
+def mixed(source: Shaped[Tensor, "row d"], target: Shaped[Tensor, "row d"]) -> tuple[Shaped[Tensor, "row d"], ...]:
     """Both sides without their labels: on each, half of the source's rows and half of the target's."""
     halves = [side.chunk(2) for side in (source, target)]
     return tuple(torch.cat([half[ix] for half in halves]) for ix in range(2))
