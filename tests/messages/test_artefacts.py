@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFWriter
+from safetensors.torch import save
 
 import optrode as op
 from optrode.control import control_vector
 from optrode.control.adapter_export import export_adapter
+from optrode.control.adapter_import import load_adapter
 from optrode.control.artefact import artefact_of, load_artefact, save_artefact
 from optrode.control.card import card_of
 from optrode.control.control_vector import export_control_vector, load_control_vector
 from optrode.control.merging import merge
-from optrode.errors import BadFile, BadGate, BadOption, CheckFailed, GateNotFinite, GateShape, UnknownSite
+from optrode.errors import BadFile, BadGate, BadOption, CheckFailed, GateNotFinite, GateShape, SiteUnavailable, UnknownSite
 from optrode.gate import conditions, maps
 from optrode.gate.actuators import Add
 from optrode.gate.gate import Gate
@@ -164,6 +166,8 @@ def test_files_that_are_damaged_or_not_there(tmp_path, model):
     path = saved(tmp_path, model, op.add(RESID, V))
     with refused(BadFile, "sad.json: no such file", "happy.json"):
         load_artefact(tmp_path / "sad")
+    with refused(BadFile, "sad.json: no such file", "save_artefact"):
+        load_artefact(tmp_path / "folder" / "sad")
     tensors = path.with_suffix(".safetensors")
     whole = tensors.read_bytes()
     tensors.write_bytes(whole[:-3] + b"abc")
@@ -315,6 +319,62 @@ def test_families_whose_stream_no_projection_writes_to_alone(family, site, part)
     other = from_source(tiny(family))
     with refused(BadGate, "into weights", part, by=other):
         merge(other, [op.add(site, torch.ones(other.table.d_model))])
+
+
+def adapter(folder, config=None, weights=None, name="adapter_model.safetensors"):
+    folder.mkdir(exist_ok=True)
+    key = "base_model.model.model.layers.1.mlp.down_proj.lora_{}.weight"
+    weights = {key.format("A"): torch.ones(2, 56), key.format("B"): torch.ones(48, 2)} if weights is None else weights
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 2} | (config or {})))
+    (folder / name).write_bytes(save(weights))
+    return folder
+
+
+BLOCK = "base_model.model.model.layers.1.ia3_l"
+PREFIX = "base_model.model.model.layers.1.mlp.down_proj"
+
+
+@pytest.mark.parametrize(
+    ("config", "weights", "parts"),
+    [
+        ({"peft_type": "PREFIX_TUNING"}, None, ("peft_type is 'PREFIX_TUNING'", "LORA or IA3")),
+        ({"use_dora": True}, None, ("use_dora=True", "merge it with PEFT")),
+        ({"init_lora_weights": "pissa"}, None, ("init_lora_weights='pissa'",)),
+        ({"bias": "all"}, None, ("bias='all'",)),
+        ({"modules_to_save": ["lm_head"]}, None, ("modules_to_save=['lm_head']",)),
+        ({"lora_alpha": "much"}, None, ("alphas cannot be read",)),
+        ({"alpha_pattern": {"(": 3}}, None, ("alphas cannot be read",)),
+        ({}, {f"{PREFIX}.lora_A.weight": torch.ones(2, 56)}, ("it holds only lora_A.weight",)),
+        ({}, {f"{PREFIX}.lora_embedding_A": torch.ones(2, 56)}, ("lora_embedding_A", "no adapter of a Linear")),
+        ({}, {f"{PREFIX}.ia3_l": torch.full((48, 1), NAN)}, ("holds NaN",)),
+        ({}, {}, ("it adapts no module",)),
+    ],
+)
+def test_adapters_that_are_more_or_less_than_is_read(tmp_path, model, config, weights, parts):
+    with refused(BadFile, "adapter", *parts, by=model):
+        load_adapter(adapter(tmp_path / "a", config, weights), model)
+
+
+def test_adapters_that_do_not_fit_or_are_not_there(tmp_path, model):
+    with refused(GateShape, "layers.1.mlp.down_proj", "it is 48 by 56, at rank 2 and 2", "the module 36 by 56"):
+        load_adapter(adapter(tmp_path / "a"), from_source(tiny("llama", hidden_size=36)))
+    with refused(GateShape, "layers.1.mlp.down_proj", "it is 3 by 1, and the module 48 by 56"):
+        load_adapter(adapter(tmp_path / "b", {"peft_type": "IA3"}, {f"{PREFIX}.ia3_l": torch.ones(3, 1)}), model)
+    with refused(GateShape, "module model.layers.1 is a LlamaDecoderLayer"):
+        load_adapter(adapter(tmp_path / "b", {"peft_type": "IA3"}, {BLOCK: torch.ones(3, 1)}), model)
+    with refused(BadFile, "there is no adapter_config.json", "save_pretrained"):
+        load_adapter(tmp_path / "none", model)
+    pickled = adapter(tmp_path / "p", name="adapter_model.bin")
+    with refused(BadFile, "no adapter_model.safetensors, only adapter_model.bin", "safe_serialization=True"):
+        load_adapter(pickled, model)
+    torn = adapter(tmp_path / "t")
+    (torn / "adapter_model.safetensors").write_bytes(b"torn")
+    with refused(BadFile, "is torn"):
+        load_adapter(torn, model)
+    with refused(SiteUnavailable, "model.layers.1.mlp.down_proj", "no such module"):
+        load_adapter(adapter(tmp_path / "a"), from_source(tiny("gpt2")))
+    with refused(BadGate, "option sope=", "scope"):
+        load_adapter(adapter(tmp_path / "a"), model, sope="all")
 
 
 def test_weights_that_are_shared_held_or_not_to_be_compared(model):

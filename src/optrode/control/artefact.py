@@ -127,6 +127,10 @@ def load_artefact(path: str | Path) -> Artefact:
         BadFile: a file is missing, torn, of another kind, or not written together with the other.
     """
     target = _json(path)
+    if not target.is_file():
+        there = sorted(one.name for one in target.parent.glob("*.json")) if target.parent.is_dir() else []
+        step = "give the path that save_artefact returned"
+        raise BadFile(f"artefact {target}", "no such file", nearest=there[:3], next_step=step)
     artefact: Artefact = read_named(target, {"Artefact": Artefact})
     try:
         gates = artefact.stored_gates()

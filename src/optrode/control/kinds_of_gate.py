@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from optrode.control.adapter_import import Adapted
 from optrode.errors import BadGate, GateNotFinite
 from optrode.gate.actuators import Add, Affine, Clamp, Compute, Mean, Patch, ProjectOut, Scale, Zero
 from optrode.gate.conditions import (
@@ -34,8 +35,8 @@ from optrode.model.names import SiteName, parse
 Tensors = dict[str, NDArray[Any]]
 
 ACTUATORS: Final[dict[str, type]] = {
-    "add": Add, "affine": Affine, "clamp": Clamp, "low_rank": LowRank, "project_out": ProjectOut, "rescale": Rescale,
-    "scale": Scale, "scale_heads": ScaleHeads, "zero": Zero,
+    "adapter": Adapted, "add": Add, "affine": Affine, "clamp": Clamp, "low_rank": LowRank, "project_out": ProjectOut,
+    "rescale": Rescale, "scale": Scale, "scale_heads": ScaleHeads, "zero": Zero,
 }  # fmt: skip
 """Kinds of actuators that can be written, by their name in the file."""
 

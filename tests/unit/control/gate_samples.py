@@ -3,8 +3,11 @@
 import torch
 
 import optrode as op
+from optrode.control.adapter_import import Adapted
 from optrode.gate import conditions, maps
+from optrode.gate.kinds import gate_of
 from optrode.gate.rules import rules
+from optrode.model.names import parse
 
 RESID, Z = "blocks.1.resid_post", "blocks.1.attn.z"
 
@@ -18,7 +21,10 @@ def actuators(dtype=torch.float32):
         return drawn(*shape, dtype=dtype)
 
     rotation = torch.linalg.qr(drawn(48, 2)).Q.T.to(dtype)
+    module = "module:model.layers.1.mlp.down_proj"
+    adapter = Adapted(made(48, 2), made(2, 56), parse(f"{module}.in"), made(48))
     return {
+        "adapter": gate_of(f"{module}.out", adapter, strength=0.5, scope="generated"),
         "add": op.add(RESID, made(48), strength=0.3),
         "affine": op.affine(Z, made(8, 8), made(8)),
         "clamp": op.clamp("blocks.*.mlp.post[feature=3:5]", low=-0.5, high=0.25),

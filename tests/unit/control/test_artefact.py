@@ -78,7 +78,7 @@ def _card(*gates):
 
 
 def test_what_can_be_written_and_what_is_refused_are_all_kinds_of_actuators_there_are():
-    kinds = {kind for kind in _below(op.Actuator) if kind.__module__.startswith("optrode.gate")}
+    kinds = {kind for kind in _below(op.Actuator) if kind.__module__.startswith(("optrode.gate", "optrode.control"))}
     assert kinds == set(ACTUATORS.values()) | {kind for kind in REFUSED if issubclass(kind, op.Actuator)}
 
 
