@@ -6,7 +6,7 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, final, get_args
 
@@ -171,23 +171,58 @@ def read(model: Model, rows: Rows, sites: Sequence[Site], how: Sampling) -> Samp
         BadOption: a row has no token left.
         NotRecorded: the pass did not come by.
     """
-    seen: dict[SiteName, list[Tensor]] = {site.name: [] for site in sites}
-
-    def noting(name: SiteName) -> Callable[[Tensor, Moment], None]:
-        return lambda tensor, moment: seen[name].append(tensor)
-
-    with tapped(model, [(site, noting(site.name)) for site in sites]):
-        run(model, rows.inputs)
-    along = frozenset(site.name for site in sites if _has_pos(site, seen[site.name]))
-    return Samples({site.name: _pooled(site, seen[site.name], rows.mask, how) for site in sites}, along)
+    return _sampled(sites, _seen(model, rows, sites), rows, how)
 
 
 def read_all(model: Model, rows: Rows, sites: Sequence[Site], how: Sampling) -> Samples:
     """The same without gradients, so many rows per pass; see `read`."""
     with torch.no_grad():
-        parts = [read(model, part, sites, how) for part in rows.split(how.batch_size)]
-    values = {site.name: torch.cat([part.values[site.name] for part in parts]) for site in sites}
-    return Samples(values, parts[0].along)
+        return _joined([read(model, part, sites, how) for part in rows.split(how.batch_size)])
+
+
+def read_one(model: Model, rows: Rows, site: Site, *ways: Sampling) -> tuple[Samples, ...]:
+    """One site read in several ways from the same passes, which end once they came by there; see `read_all`."""
+    parts: list[list[Samples]] = [[] for _ in ways]
+    with torch.no_grad():
+        for part in rows.split(ways[0].batch_size):
+            seen = _seen(model, part, [site], is_all=not site.name.is_module)
+            for found, how in zip(parts, ways, strict=True):
+                found.append(_sampled([site], seen, part, how))
+    return tuple(_joined(found) for found in parts)
+
+
+class _Enough(Exception):
+    """All that was to be read has come by."""
+
+
+def _seen(model: Model, rows: Rows, sites: Sequence[Site], *, is_all: bool = False) -> dict[SiteName, list[Tensor]]:
+    """What comes by at each site, call by call.
+
+    Args:
+        is_all: end the pass at the first site that comes by; what lies behind it is not computed.
+    """
+    seen: dict[SiteName, list[Tensor]] = {site.name: [] for site in sites}
+
+    def noting(name: SiteName) -> Callable[[Tensor, Moment], None]:
+        def note(tensor: Tensor, moment: Moment) -> None:
+            seen[name].append(tensor)
+            if is_all:
+                raise _Enough
+
+        return note
+
+    with tapped(model, [(site, noting(site.name)) for site in sites]), suppress(_Enough):
+        run(model, rows.inputs)
+    return seen
+
+
+def _sampled(sites: Sequence[Site], seen: Mapping[SiteName, list[Tensor]], rows: Rows, how: Sampling) -> Samples:
+    along = frozenset(site.name for site in sites if _has_pos(site, seen[site.name]))
+    return Samples({site.name: _pooled(site, seen[site.name], rows.mask, how) for site in sites}, along)
+
+
+def _joined(parts: Sequence[Samples]) -> Samples:
+    return Samples({name: torch.cat([part.values[name] for part in parts]) for name in parts[0].values}, parts[0].along)
 
 
 def _has_pos(site: Site, seen: list[Tensor]) -> bool:

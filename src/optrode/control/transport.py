@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from optrode.control.reading import Rows, Samples, Sampling, chosen_sites, frozen, read_all, rows_of, sampling
+from optrode.control.reading import Rows, Samples, Sampling, chosen_sites, frozen, read_all, read_one, rows_of, sampling
 from optrode.control.wasserstein import paired, wasserstein
 from optrode.errors import BadOption
 from optrode.gate.gate import Gate
@@ -145,9 +145,7 @@ def _fit(
 ) -> Map:  # fmt: skip
     """The map of one site under those before it."""
     with gates(model, *(one.gate() for one in done)):
-        found = read_all(model, rows, [site], how).values[site.name]
-        has_tokens = how.pool == "all" or support is None
-        tokens = found if has_tokens else read_all(model, rows, [site], replace(how, pool="all")).values[site.name]
+        found, tokens = (one.values[site.name] for one in read_one(model, rows, site, how, replace(how, pool="all")))
     weight, bias = line(found, wanted.values[site.name])
     low, high = (None, None) if support is None else quantiles(tokens, support)
     return Map(acting_at(site.name, wanted, how.skip_first), weight, bias, low, high)

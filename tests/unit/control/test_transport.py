@@ -196,6 +196,14 @@ def test_features_that_tell_the_source_are_damped_by_how_well_they_do():
     torch.testing.assert_close(weight, torch.tensor([0.0, 1.0, float(min(1.0, 1 - 2 * (naive - 0.5)))]))
 
 
+def test_what_lies_behind_a_site_is_not_computed_to_fit_it(llama):
+    calls = []
+    handle = llama.module.model.layers[2].register_forward_hook(lambda *_: calls.append(1))
+    linear_act(llama, [[5, 6, 7, 8], [9, 10, 11, 12]], [[1, 2, 3], [4, 5, 6]], ["blocks.0.mlp_out", "blocks.1.mlp_out"])
+    handle.remove()
+    assert len(calls) == 1  # the target's pass, which reads all sites at once
+
+
 ROWS = [[5, 6, 7, 8], [9, 10, 11, 12]]
 REFUSED = {
     "one text": (lambda m: linear_act(m, ROWS, ROWS[:1], "embed"), BadOption, "target texts"),
