@@ -377,6 +377,16 @@ def test_adapters_that_do_not_fit_or_are_not_there(tmp_path, model):
         load_adapter(adapter(tmp_path / "a"), model, sope="all")
 
 
+def test_adapters_that_weights_cannot_do(tmp_path, model):
+    folder = adapter(tmp_path / "a")
+    (gate,) = load_adapter(folder, model)
+    elsewhere = Gate(parse("blocks.1.mlp_out"), gate.actuator)
+    with refused(BadGate, "not beside a Linear that reads the same", by=model):
+        merge(model, [elsewhere])
+    with refused(BadGate, "scope='generated'", by=model):
+        merge(model, load_adapter(folder, model, scope="generated"))
+
+
 def test_weights_that_are_shared_held_or_not_to_be_compared(model):
     tied = from_source(tiny("gpt2"))
     with refused(BadGate, "transformer.wte", "weight is shared by transformer.wte and lm_head", by=tied):

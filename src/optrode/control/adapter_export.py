@@ -15,6 +15,7 @@ from jaxtyping import Float
 from safetensors.torch import save
 from torch import Tensor
 
+from optrode.control.adapter_import import CONFIG, WEIGHTS
 from optrode.control.merging import WeightChange, is_transposed, merge, weight_changes
 from optrode.errors import BadFile, BadGate
 from optrode.gate.gate import Gate
@@ -22,8 +23,6 @@ from optrode.model.model import Model
 from optrode.records import write_bytes, write_text
 from optrode.site.recording import Inputs
 
-CONFIG: Final = "adapter_config.json"
-WEIGHTS: Final = "adapter_model.safetensors"
 _NEGLIGIBLE: Final = 1e-14
 """Singular values of a change below this part of the weight's norm are rounding of float64."""
 

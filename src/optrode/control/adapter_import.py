@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from optrode.control.adapter_export import CONFIG, WEIGHTS
 from optrode.errors import BadFile, BadGate, GateShape
 from optrode.gate.gate import Actuator, Gate
 from optrode.gate.kinds import gate_of
@@ -27,6 +26,8 @@ from optrode.model.names import SiteName, parse
 from optrode.records import read_json
 from optrode.site.site import Moment, Site
 
+CONFIG: Final = "adapter_config.json"
+WEIGHTS: Final = "adapter_model.safetensors"
 _KEY: Final = re.compile(r"^base_model\.model\.(?P<path>.+)\.(?P<part>lora_A\.weight|lora_B\.weight|lora_B\.bias|ia3_l)$")
 _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
     "use_dora": (None, False), "modules_to_save": (None, []), "bias": (None, "none"), "layer_replication": (None,),
@@ -61,7 +62,9 @@ class Adapted(Actuator):
         return (self.reads_at,)
 
     def tensors(self, site: Site) -> tuple[Tensor, ...]:
-        return (self.up, self.down) if self.bias is None else (self.up, self.down, self.bias)
+        # what it reads has a width of its own, shown as one that fits every other
+        found = (self.up.T, self.down.reshape(-1, 1))
+        return found if self.bias is None else (*found, self.bias)
 
     def target(self, h: Tensor, site: Site, moment: Moment) -> Tensor:
         if moment.around is None:

@@ -69,7 +69,7 @@ def flat_map(gate: Gate, site: Site, width: int) -> FlatMap:
     Raises:
         BadGate: the gate is conditional, not linear, or differs from position to position; the message says which.
     """
-    _refuse_conditional(gate, site)
+    refuse_conditional(gate, site)
     place = split(torch.arange(width), site.place.view)
     ones = torch.ones(place.shape, dtype=torch.float64)
     reason = _why_not(gate.actuator, ones)
@@ -83,7 +83,7 @@ def flat_map(gate: Gate, site: Site, width: int) -> FlatMap:
         raise BadGate(_asked(gate, site), found, next_step="give one value [feature] for all of them") from None
 
 
-def _refuse_conditional(gate: Gate, site: Site) -> None:
+def refuse_conditional(gate: Gate, site: Site) -> None:
     """Weights act in every row and at every position, always."""
     limits = {
         f"scope={gate.scope!r}": gate.scope != "all", "openness=": gate.openness is not None, "when=": gate.when is not None,

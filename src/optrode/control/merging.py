@@ -5,6 +5,7 @@
     module:m.out, attn.q, mlp.pre, ...    the Linear m that writes there: W <- A W, b <- A b + c
     attn_out, mlp_out                     the projection whose output that is
     resid_mid, resid_post, resid_pre      only what is added: the bias of the last projection that writes to the stream there
+    an adapter beside a Linear            that Linear:  W <- W + B A, b <- b + c
 
 for a gate h -> A h + c. Another map of the residual stream cannot be merged: the stream holds what all earlier blocks wrote,
 and no weight of this block touches that.
@@ -20,7 +21,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from optrode.control.flat_map import FlatMap, flat_map
+from optrode.control.adapter_import import Adapted
+from optrode.control.flat_map import FlatMap, flat_map, refuse_conditional
 from optrode.errors import BadGate, BadOption, CheckFailed
 from optrode.gate.gate import Gate
 from optrode.gate.place import check_value
@@ -111,6 +113,15 @@ def weight_changes(model: Model, gates: Sequence[Gate]) -> tuple[WeightChange, .
 
 @final
 @dataclass(frozen=True, eq=False)
+class Added:
+    """What an adapter adds to weights: W <- W + weight, b <- b + bias, in float64."""
+
+    weight: Float[Tensor, "out inside"]
+    bias: Float[Tensor, " out"]
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class _Step:
     """One gate at one site, as a map at one side of one module.
 
@@ -122,18 +133,24 @@ class _Step:
     path: str
     is_input: bool
     rank: int
-    map: FlatMap
+    map: FlatMap | Added
 
 
 def _in_order(steps: Sequence[_Step]) -> list[_Step]:
-    """From the weights outwards: what acts last on the inputs is next to them, as is what acts first on the outputs."""
+    """From the weights outwards: what acts first on the outputs is next to them, as is what acts last on the inputs.
+
+    The inputs come last: an adapter, which is added to the weights at its turn among the outputs, reads what they become.
+    """
     inputs = [step for step in steps if step.is_input]
-    return inputs[::-1] + sorted((step for step in steps if not step.is_input), key=lambda step: step.rank)
+    return sorted((step for step in steps if not step.is_input), key=lambda step: step.rank) + inputs[::-1]
 
 
 def _steps(model: Model, gate: Gate) -> Iterator[_Step]:
     for site in select_sites(model, gate.site):
         check_value(model, gate, site)
+        if isinstance(gate.actuator, Adapted):
+            yield _added(model, gate, gate.actuator, site)
+            continue
         path, is_input, rank = _target(model, gate, site)
         found = flat_map(gate, site, _width(model.submodule(path), is_input))
         if rank == 3 and not found.is_shift:
@@ -142,6 +159,20 @@ def _steps(model: Model, gate: Gate) -> Iterator[_Step]:
                 "only op.add can be merged there; put others at attn_out and mlp_out of each block that writes",
             )  # fmt: skip
         yield _Step(path, is_input, rank, found)
+
+
+def _added(model: Model, gate: Gate, adapter: Adapted, site: Site) -> _Step:
+    """An adapter beside the Linear that it reads with is one with its weights."""
+    refuse_conditional(gate, site)
+    place = site.place
+    own = f"module:{place.path}.in"
+    is_beside = place.port == "out" and str(adapter.reads_at) == own and not site.name.select
+    if not is_beside or not _is_linear(model.submodule(place.path), place):
+        step = "hold it with op.gates"
+        raise _refused(gate, site, f"it is not beside a Linear that reads the same ({own})", step)
+    up, down = adapter.up.detach().cpu().double(), adapter.down.detach().cpu().double()
+    bias = torch.zeros(len(up), dtype=torch.float64) if adapter.bias is None else adapter.bias.detach().cpu().double()
+    return _Step(place.path, False, 1, Added(gate.strength * (up @ down), gate.strength * bias))
 
 
 def _target(model: Model, gate: Gate, site: Site) -> tuple[str, bool, int]:
@@ -234,23 +265,30 @@ def _unchanged(module: nn.Module, path: str) -> WeightChange:
 def _apply(change: WeightChange, step: _Step) -> WeightChange:
     """The change with one map more."""
     found, weight, bias = step.map, change.new_weight, change.new_bias
+    if isinstance(found, Added):
+        new_bias = _shifted(bias, found.bias)
+        return replace(change, new_weight=weight + found.weight, new_bias=new_bias, scale_in=None, scale_out=None)
     if change.is_embedding:  # what is added goes to each of its rows
         return replace(change, new_weight=found.after(weight) + found.bias[:, None])
     shift = weight @ found.bias if step.is_input else found.bias
     weight = found.before(weight) if step.is_input else found.after(weight)
     if bias is not None and not step.is_input:
         bias = found.after(bias[:, None])[:, 0]
-    if bool(shift.any()):
-        bias = shift if bias is None else bias + shift
-    return _rescaled(replace(change, new_weight=weight, new_bias=bias), step)
+    return _rescaled(replace(change, new_weight=weight, new_bias=_shifted(bias, shift)), found, step.is_input)
 
 
-def _rescaled(change: WeightChange, step: _Step) -> WeightChange:
-    if change.scale_in is None or change.scale_out is None or not step.map.is_scaling:
+def _shifted(bias: Tensor | None, shift: Tensor) -> Tensor | None:
+    if not bool(shift.any()):
+        return bias
+    return shift if bias is None else bias + shift
+
+
+def _rescaled(change: WeightChange, found: FlatMap, is_input: bool) -> WeightChange:
+    if change.scale_in is None or change.scale_out is None or not found.is_scaling:
         return replace(change, scale_in=None, scale_out=None)
-    if step.is_input:
-        return replace(change, scale_in=change.scale_in * step.map.weight)
-    return replace(change, scale_out=change.scale_out * step.map.weight)
+    if is_input:
+        return replace(change, scale_in=change.scale_in * found.weight)
+    return replace(change, scale_out=change.scale_out * found.weight)
 
 
 def _refuse_shared(model: Model, change: WeightChange) -> None:

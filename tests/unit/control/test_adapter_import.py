@@ -12,9 +12,10 @@ from optrode.control.adapter_export import export_adapter
 from optrode.control.adapter_import import load_adapter
 from optrode.control.artefact import load_artefact, save_artefact
 from optrode.control.card import card_of
+from optrode.control.merging import merge
 from optrode.model.source import from_source
 from optrode.model.tiny import tiny
-from tests.unit.control.test_merging import TOKENS, groups, logits
+from tests.unit.control.test_merging import TOKENS, drawn, groups, logits
 
 
 def made(model, folder, config):
@@ -60,6 +61,18 @@ def test_what_was_exported_comes_back(tmp_path):
     for name, gates in groups(model).items():
         back = load_adapter(export_adapter(tmp_path / name, gates, model), model)
         assert torch.allclose(logits(model, *back), logits(model, *gates), atol=5e-5), name
+
+
+def test_an_adapter_is_merged_and_exported_with_gates_at_the_same_linear(tmp_path):
+    model = from_source(tiny("gpt2"))
+    made(model, tmp_path / "peft", CONFIGS["lora with bias"][1])
+    gates = [
+        op.scale("blocks.1.mlp.post[feature=3:9]", 0.5), *load_adapter(tmp_path / "peft", model, strength=0.7),
+        op.add("blocks.1.mlp.post", drawn(50, dtype=torch.float32)), op.scale("blocks.1.mlp_out", 2.0),
+    ]  # fmt: skip
+    assert torch.allclose(logits(merge(model, gates)), logits(model, *gates), atol=5e-5)
+    back = load_adapter(export_adapter(tmp_path / "again", gates, model), model)
+    assert torch.allclose(logits(model, *back), logits(model, *gates), atol=5e-5)
 
 
 @pytest.fixture
