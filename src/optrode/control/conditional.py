@@ -1,4 +1,4 @@
-"""A condition learned from requests: a probe on the prompt's last token, with a threshold from prompts it was not fitted on.
+"""A condition learned from requests: a probe on the prompt, with site and threshold from prompts it was not fitted on.
 
 The threshold is what a share of benign validation prompts exceeds; AUC and the rates that are reported come from test
 prompts (`gate_quality.quality`), beside the prompt's length and its words.
@@ -6,17 +6,21 @@ prompts (`gate_quality.quality`), beside the prompt's length and its words.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import Final, final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optrode.control.behaviours import Trigger, chat
 from optrode.control.contrast import Contrast
 from optrode.control.direction import Direction, directions
-from optrode.control.gate_quality import threshold_at
-from optrode.control.states import read_states
+from optrode.control.gate_quality import auc, threshold_at
+from optrode.control.states import Read, read_states
 from optrode.gate.conditions import Observed, probe
 from optrode.model.model import Model
+
+SITE: Final = "blocks.12.resid_post"
+"""Chosen on validation requests, in a pilot with SmolLM2."""
 
 
 @final
@@ -39,8 +43,8 @@ class LearnedCondition:
     rate: float
 
     def score(self, requests: Sequence[str]) -> tuple[float, ...]:
-        """[request] log odds, read at the prompt's last token: the scorer of `quality`."""
-        return _scores(self.model, self.direction, requests)
+        """[request] log odds: the scorer of `quality`."""
+        return tuple(_all_scores(self.model, [self.direction], requests)[0].tolist())
 
     def opened(self, requests: Sequence[str]) -> tuple[bool, ...]:
         """[request] whether the gate opens."""
@@ -49,24 +53,26 @@ class LearnedCondition:
     def openness(self) -> Observed:
         """The condition for a gate at the same or a later layer: `op.add(site, v, openness=condition.openness())`.
 
-        It is decided once per row, at the prompt's last token, and held from then on.
+        It is decided once per row, by the prompt's last token or the mean over its tokens (the first one, which is often an
+        attention sink, left out), and held from then on.
         """
         one = self.direction
         bias = -one.slope * one.midpoint
         return probe(
-            one.site, one.slope * one.vector, bias, above=self.threshold, link="linear", read="prompt", pool="last"
+            one.site, one.slope * one.vector, bias, above=self.threshold, link="linear", read="prompt", pool=one.read
         )  # fmt: skip
 
 
 def fit_condition(
-    model: Model, trigger: Trigger, site: str = "blocks.18.resid_post", *, rate: float = 0.05, random_seed: int = 0
-) -> LearnedCondition:
-    """Fit a probe on a trigger's training requests, and fix its threshold on the benign validation ones.
-
-    Gates that it opens by the prompt act from the prompt's last token on: give them scope="generated" or "all".
+    model: Model, trigger: Trigger, sites: str | Sequence[str] = SITE, *, read: Read = "mean", rate: float = 0.05,
+    random_seed: int = 0,
+) -> LearnedCondition:  # fmt: skip
+    """Fit probes on a trigger's training requests, take the site that tells the validation requests best, and fix the
+    threshold on the benign ones of these.
 
     Args:
-        site: read at the prompt's last token, in the chat template.
+        sites: names or patterns, read in the chat template.
+        read: the "mean" over the prompt's tokens, or the "last" one.
         rate: share of benign validation requests at which it may open.
 
     Raises:
@@ -74,13 +80,15 @@ def fit_condition(
         BadOption, UnknownSite: from the site.
     """
     sides = [tuple(chat(model, request) for request in part) for part in trigger.train]
-    (found,) = directions(model, Contrast(*sides), site, "logistic", random_seed=random_seed)
-    found.check_above_chance(f"a condition for {trigger.name!r}")
-    benign = np.asarray(_scores(model, found, trigger.validation[1]))
-    return LearnedCondition(model, found, threshold_at(benign, rate), trigger, rate)
+    made = directions(model, Contrast(*sides), sites, "logistic", read=read, random_seed=random_seed)
+    target, benign = (_all_scores(model, made, part) for part in trigger.validation)
+    best = max(range(len(made)), key=lambda ix: auc(target[ix], benign[ix]))
+    made[best].check_above_chance(f"a condition for {trigger.name!r}")
+    return LearnedCondition(model, made[best], threshold_at(benign[best], rate), trigger, rate)
 
 
-def _scores(model: Model, direction: Direction, requests: Sequence[str]) -> tuple[float, ...]:
+def _all_scores(model: Model, found: Sequence[Direction], requests: Sequence[str]) -> list[NDArray[np.float64]]:
+    """[direction][request] log odds."""
     prompts = [chat(model, request) for request in requests]
-    (states,) = read_states(model, prompts, direction.site, read="last")
-    return tuple(float(value) for value in direction.score(states.pooled))
+    states = read_states(model, prompts, [one.site for one in found], read=found[0].read)
+    return [np.asarray(one.score(held.pooled).tolist()) for one, held in zip(found, states, strict=True)]

@@ -6,7 +6,10 @@ import torch
 import optrode as op
 from optrode.control.behaviours import Trigger
 from optrode.control.conditional import fit_condition
-from optrode.control.gate_quality import open_at, quality
+from optrode.control.contrast import Contrast
+from optrode.control.direction import directions
+from optrode.control.gate_quality import auc, open_at, quality
+from optrode.control.states import read_states
 from optrode.errors import BadGate, UnknownSite
 from tests.words import worded
 
@@ -32,13 +35,13 @@ def _model():
     return worded()
 
 
-@pytest.fixture(name="found", scope="module")
-def _found(model):
-    return fit_condition(model, TRIGGER, READ, rate=0.05)
+@pytest.fixture(name="found", scope="module", params=["last", "mean"])
+def _found(model, request):
+    return fit_condition(model, TRIGGER, READ, read=request.param, rate=0.05)
 
 
 def test_the_probe_tells_test_prompts_and_its_threshold_lies_above_benign_validation(found, model):
-    assert sum(found.opened(TRIGGER.test[0])) >= 8 and sum(found.opened(TRIGGER.test[1])) <= 2
+    assert sum(found.opened(TRIGGER.test[0])) >= 7 and sum(found.opened(TRIGGER.test[1])) <= 2
     assert not any(found.opened(TRIGGER.validation[1])) and found.threshold == max(found.score(TRIGGER.validation[1]))
     measured = quality(model, "the probe", found.score, TRIGGER)
     gate = measured.tests[0].scores[0]
@@ -59,6 +62,18 @@ def test_closed_rows_are_those_of_the_plain_model(found, model):
     with op.gates(model, gate):
         gated = model.generate(asked, max_new_tokens=4)
     assert gated[2:] == plain[2:] and gated[:2] != plain[:2]
+
+
+def test_the_site_that_tells_validation_prompts_best_is_taken(model):
+    sites = [f"blocks.{layer}.resid_post" for layer in range(3)]
+    chosen = fit_condition(model, TRIGGER, sites)
+
+    def told(site):
+        one = directions(model, Contrast(*TRIGGER.train), site, "logistic", read="mean")[0]
+        high, low = (one.score(read_states(model, part, site, read="mean")[0].pooled) for part in TRIGGER.validation)
+        return auc(high.numpy(), low.numpy())
+
+    assert told(chosen.direction.site) == max(map(told, sites))
 
 
 def test_labels_that_say_nothing_are_refused(model):
