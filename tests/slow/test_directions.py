@@ -10,9 +10,11 @@ import pytest
 import torch
 
 import optrode as op
+from optrode.control.choosing import choose
 from optrode.control.contrast import Contrast
 from optrode.control.direction import directions
 from optrode.control.dose import iso_kl
+from optrode.control.family import length_contrast
 from optrode.control.probing import separation
 from optrode.control.states import SinkIncluded, read_states
 
@@ -108,3 +110,30 @@ def test_a_dose_of_one_nat_is_met_within_eight_evaluations(model):
     iso = iso_kl(model, lambda dose: [found.gate(dose)], prompts, 1.0)
     assert iso.n_evaluations <= 8 and math.isclose(iso.kl, 1.0, rel_tol=0.05) and 0.02 < iso.dose < 1
     assert torch.isfinite(found.vector).all()
+
+
+def test_a_dose_is_chosen_that_moves_sentiment_at_little_cost(model):
+    vader = pytest.importorskip("vaderSentiment.vaderSentiment").SentimentIntensityAnalyzer()
+    asked = (
+        "Tell me about your day.", "Describe a walk through a town.", "What is it like to travel by train?",
+        "Write two sentences about a kitchen.", "How was the meeting?", "Describe the weather in autumn.",
+    )  # fmt: skip
+    choice = choose(
+        model, directions(model, FITTED, "blocks.20.resid_post"), [chat(model, text) for text in asked],
+        lambda answers: [vader.polarity_scores(text)["compound"] for text in answers], doses=(0.15, 0.3), n_tokens=24,
+    )  # fmt: skip
+    assert choice.best.dose == 0.15 and choice.best.score >= choice.plain.score + 0.1  # a pilot had +.18 at .10 nats
+    assert choice.best.d_nll <= 0.3 < choice.table[1].d_nll
+
+
+def test_short_and_long_answers_are_the_models_own(model):
+    contrast = length_contrast(model, [chat(model, "Name a fruit.")], n_samples=4, max_new_tokens=32)
+    (short,), (long,) = contrast.positive, contrast.negative
+    assert len(short.token_ids) < len(long.token_ids)
+    assert "Name a fruit." in model.to_string(short.token_ids[: short.start])
+
+
+def chat(model, text):
+    """A question as the model was trained to be asked."""
+    turns = [{"role": "user", "content": text}]
+    return model.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)

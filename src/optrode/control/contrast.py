@@ -38,7 +38,7 @@ class Contrast:
     """Texts that show something, and texts that do not. Where a method takes pairs, the i-th of both belong together.
 
     Attributes:
-        positive, negative: texts or token ids.
+        positive, negative: texts or token ids; lists are kept as tuples.
 
     Raises:
         BadPairs: a set is empty or holds a text without tokens, or both sets are the same.
@@ -51,7 +51,8 @@ class Contrast:
         for name, texts in (("positive", self.positive), ("negative", self.negative)):
             asked = f"the {name} texts of a contrast"
             if isinstance(texts, str):
-                raise BadPairs(asked, "this is one text, not a tuple of texts", next_step=f"write {name}=(text,)")
+                raise BadPairs(asked, "this is one text, not several", next_step=f"write {name}=[text]")
+            object.__setattr__(self, name, tuple(tuple(text) if isinstance(text, list) else text for text in texts))
             if not texts:
                 raise BadPairs(asked, "there is none", next_step="give at least one on either side")
             if any(not text for text in texts):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import config
 
 import optrode as op
 from optrode.control.contrast import Answered, Contrast
@@ -65,6 +66,12 @@ class TestContrast:
     def test_empty_and_equal_sides_are_refused(self, sides):
         with pytest.raises(BadPairs):
             Contrast(*sides)
+
+    def test_lists_are_kept_as_tuples_and_one_text_is_not_taken_for_letters(self, monkeypatch):
+        monkeypatch.setattr(config, "jaxtyping_disable", True)  # as users run it: annotations are not checked
+        assert Contrast([[1, 2], "a"], ["b"]) == Contrast(((1, 2), "a"), ("b",))
+        with pytest.raises(BadPairs, match="one text, not several"):
+            Contrast("good", ("bad",))
 
     def test_pairs_stay_together(self):
         whole = Contrast(tuple("abcdefgh"), tuple("ABCDEFGH"))
@@ -164,6 +171,11 @@ class TestStates:
         assert typical_norm(model, rows(3), SITE) == read_states(model, rows(3), SITE)[0].typical
         with pytest.raises(op.OptrodeError, match="matches 3"):
             typical_norm(model, rows(3), "blocks.*.resid_post")
+
+    def test_ways_to_read_that_there_are_not_are_refused(self, model, monkeypatch):
+        monkeypatch.setattr(config, "jaxtyping_disable", True)
+        with pytest.raises(BadOption, match="Nearest: last"):
+            read_states(model, rows(3), SITE, read="lst")
 
     def test_nothing_to_read_is_refused(self, model):
         with pytest.raises(BadOption, match="no sequence"):

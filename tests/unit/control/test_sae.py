@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import config
 from safetensors.torch import load_file, save_file
 
 import optrode as op
@@ -153,6 +154,16 @@ class TestFiles:
         (tmp_path / "sae_weights.safetensors").unlink()
         with pytest.raises(BadFile, match="no such file"):
             load_sae(tmp_path)
+
+
+def test_activations_and_shapes_that_there_are_not_are_refused(monkeypatch):
+    monkeypatch.setattr(config, "jaxtyping_disable", True)  # as users run it: annotations are not checked
+    with pytest.raises(BadOption, match="Nearest: jumprelu"):
+        SAE(SITE, *weights(), activation="jumprel")
+    with pytest.raises(BadOption, match="W_dec has the shape"):
+        SAE(SITE, *weights()[:2], weights()[2].T, weights()[3])
+    with pytest.raises(BadOption, match="two axes"):
+        SAE(SITE, weights()[1], *weights()[1:])
 
 
 def test_activations_without_their_numbers_are_refused():

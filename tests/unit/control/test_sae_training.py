@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from jaxtyping import config
 
 from optrode.control.sae_training import Recipe, _Learner, train_sae
 from optrode.control.states import token_states
@@ -84,6 +85,12 @@ def test_it_is_trained_on_what_a_site_shows():
 def test_numbers_out_of_range_are_refused(bad):
     with pytest.raises(BadOption, match=next(iter(bad))):
         Recipe(**bad)
+
+
+def test_kinds_that_there_are_not_are_refused(monkeypatch):
+    monkeypatch.setattr(config, "jaxtyping_disable", True)
+    with pytest.raises(BadOption, match="Nearest: topk"):
+        Recipe("top-k")
 
 
 def test_states_that_nothing_can_be_learned_from_are_refused(states):
