@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from optrode.gate.conditions import PerRow
 from optrode.gate.gate import Gate
 from optrode.gate.place import gates as held
 from optrode.gate.trace import Trace
@@ -42,15 +43,17 @@ def continuations(
 
     Args:
         n_tokens: most new tokens of each.
+        batch_size: prompts continued together; all of them where a gate is for some rows only.
         random_seed: sample from the model's distribution with this seed; None for greedy.
 
     Raises:
         Everything that `gates` raises.
     """
     found: list[Continuation] = []
+    size = max(1, len(prompts)) if _is_by_row(gates) else batch_size
     with _holding(model, gates):
-        for start in range(0, len(prompts), batch_size):
-            rows = [model.to_tokens(prompt)[0].tolist() for prompt in prompts[start : start + batch_size]]
+        for start in range(0, len(prompts), size):
+            rows = [model.to_tokens(prompt)[0].tolist() for prompt in prompts[start : start + size]]
             found += _generate(model, rows, n_tokens, None if random_seed is None else random_seed * 1000 + start)
     return tuple(found)
 
@@ -61,6 +64,10 @@ def traced(model: Model, prompt: str, gates: Sequence[Gate], n_tokens: int) -> t
     with held(model, *gates, trace=True) as keeper:
         (said,) = _generate(model, [model.to_tokens(prompt)[0].tolist()], n_tokens, None)
         return said, keeper.trace
+
+
+def _is_by_row(gates: Sequence[Gate]) -> bool:
+    return any(gate.rows is not None or isinstance(gate.openness, PerRow) for gate in gates)
 
 
 def _holding(model: Model, gates: Sequence[Gate]) -> AbstractContextManager[Any]:

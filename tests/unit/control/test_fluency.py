@@ -33,6 +33,13 @@ def test_batched_continuations_are_those_of_each_prompt_alone(model):
     assert [one.text for one in together] == model.generate(list(PROMPTS), max_new_tokens=5)
 
 
+def test_gates_of_some_rows_mean_the_prompts_however_they_are_batched(model):
+    steered, plain = (continuations(model, PROMPTS, gates, n_tokens=5) for gates in ([push(model, 20.0)], ()))
+    for gate in (push(model, 20.0, rows=2), push(model, 20.0, openness=op.by_row([0.0, 0.0, 1.0]))):
+        found = continuations(model, PROMPTS, [gate], n_tokens=5, batch_size=2)
+        assert found == (*plain[:2], steered[2]) != plain
+
+
 def test_sampling_repeats_with_its_seed_and_leaves_the_random_state(model):
     before = torch.get_rng_state()
     one, same, other = (continuations(model, PROMPTS, n_tokens=8, random_seed=seed) for seed in (1, 1, 2))
