@@ -5,6 +5,7 @@ long prompts are.
 """
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -12,10 +13,9 @@ import torch
 import optrode as op
 from optrode.control.choosing import choose
 from optrode.control.contrast import Contrast
-from optrode.control.direction import directions
+from optrode.control.direction import directions, judged
 from optrode.control.dose import iso_kl
 from optrode.control.family import length_contrast
-from optrode.control.probing import separation
 from optrode.control.states import SinkIncluded, read_states
 
 pytestmark = pytest.mark.slow
@@ -54,14 +54,6 @@ def model():
     return op.load("smollm2")
 
 
-def judged(model, found, contrast, **options):
-    """Separation of other texts by each direction."""
-    sites = [one.site for one in found]
-    high, low = (read_states(model, side, sites, **options) for side in (contrast.positive, contrast.negative))
-    vectors = [one.vector.double() for one in found]
-    return [separation(h.pooled @ v, n.pooled @ v) for h, n, v in zip(high, low, vectors, strict=True)]
-
-
 @pytest.mark.parametrize(
     ("method", "bound"), [("difference", 0.95), ("logistic", 0.95), ("mass-mean", 0.95), ("paired-pca", 0.85)]
 )
@@ -69,7 +61,7 @@ def test_sentiment_is_told_apart_in_other_words_and_templates(model, method, bou
     found = directions(model, FITTED, SITES, method, random_seed=0)
     best = max(found, key=lambda one: (one.separation, one.site))
     assert best.separation >= 0.95 and not best.is_at_chance
-    assert sorted(judged(model, found, OTHERS))[len(found) // 2] >= bound
+    assert statistics.median(one.separation for one in judged(model, found, OTHERS)) >= bound
 
 
 def test_means_with_the_sink_tell_less(model):
@@ -77,10 +69,10 @@ def test_means_with_the_sink_tell_less(model):
     safe = directions(model, FITTED, SITES, read="mean", held_out=0.0)
     with pytest.warns(SinkIncluded):
         unsafe = directions(model, FITTED, SITES, read="mean", held_out=0.0, with_sink=True)
-    with pytest.warns(SinkIncluded):
-        worse = judged(model, unsafe, OTHERS, read="mean", with_sink=True)
-    better = judged(model, safe, OTHERS, read="mean")
-    assert sum(better) / len(better) >= 0.85 and sum(worse) / len(worse) <= sum(better) / len(better) - 0.1
+    better, worse = (
+        statistics.mean(one.separation for one in judged(model, found, OTHERS)) for found in (safe, unsafe)
+    )
+    assert better >= 0.85 and worse <= better - 0.1
 
 
 def test_the_unit_of_doses_does_not_depend_on_the_length_of_prompts(model):

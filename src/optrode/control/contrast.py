@@ -65,6 +65,8 @@ class Contrast:
     def filled(cls, templates: Sequence[str], positive: Sequence[str], negative: Sequence[str]) -> "Contrast":
         """Every template filled with every word, so that both sides have the same texts around the words.
 
+        Such texts are alike: judge what is found from them on other templates and words (`judged`).
+
         Args:
             templates: texts with one `{}`.
             positive, negative: words, as many on either side; the i-th fill the same templates.

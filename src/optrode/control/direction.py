@@ -5,6 +5,7 @@ from. Its gate adds it in a dose relative to the typical norm: 0.3 moves a state
 """
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from optrode.control.contrast import Contrast
 from optrode.control.probing import L2, METHODS, Axis, chance_level, fit, separation
-from optrode.control.states import Read, States, read_states
+from optrode.control.states import Read, SinkIncluded, States, read_states
 from optrode.errors import BadGate, BadOption, nearest
 from optrode.gate.conditions import Observed, Pool, probe
 from optrode.gate.gate import Aside, Gate, Scope
@@ -36,7 +37,7 @@ class Direction:
         method: how it was found.
         n: texts that it was found from.
         separation: area under the ROC curve of the projections of `n_held` other texts; NaN where none was held out.
-        chance: the separation that a direction of no information exceeds in one of twenty cases.
+        chance: the separation that a direction of no information exceeds in one of twenty cases, of independent texts.
         slope, midpoint: P(positive | h) = sigmoid(slope (vector·h - midpoint)), from the texts that it was found from.
         read: how the texts were read, at the "last" token or by the "mean".
         with_sink: whether position 0 counts.
@@ -188,6 +189,33 @@ def shuffled(
     options = {"read": read, "with_sink": with_sink, "batch_size": batch_size}
     found = _directions(model, fitted.shuffled(random_seed), held, sites, method, l2, options)
     return tuple(replace(one, method=f"{method}, labels shuffled") for one in found)
+
+
+def judged(model: Model, found: Sequence[Direction], contrast: Contrast, *, batch_size: int = 16) -> tuple[Direction, ...]:
+    """The same directions, judged on other texts, read as theirs were.
+
+    Held-out texts that share templates or words with those that a direction was found from flatter it: judge it on others.
+
+    Raises:
+        As `read_states`.
+    """
+    ways = {(one.read, one.with_sink) for one in found}
+    texts = (*contrast.positive, *contrast.negative)
+    seen: dict[tuple[str, Read, bool], States] = {}
+    for read, with_sink in sorted(ways):
+        sites = [one.site for one in found if (one.read, one.with_sink) == (read, with_sink)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SinkIncluded)  # whoever made the directions was warned
+            shown = read_states(model, texts, sites, read=read, with_sink=with_sink, batch_size=batch_size)
+        seen |= {(states.site, read, with_sink): states for states in shown}
+    return tuple(_judged(one, seen[one.site, one.read, one.with_sink], len(contrast.positive)) for one in found)
+
+
+def _judged(one: Direction, states: States, n_positive: int) -> Direction:
+    scores = states.pooled @ one.vector.cpu().double()
+    high, low = scores[:n_positive], scores[n_positive:]
+    chance = chance_level(len(high), len(low))
+    return replace(one, separation=separation(high, low), n_held=len(scores), chance=chance)
 
 
 def _directions(

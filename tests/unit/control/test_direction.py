@@ -11,7 +11,7 @@ from jaxtyping import config
 
 import optrode as op
 from optrode.control.contrast import Answered, Contrast
-from optrode.control.direction import directions, shuffled
+from optrode.control.direction import directions, judged, shuffled
 from optrode.control.states import SinkIncluded, read_states, token_states, typical_norm
 from optrode.errors import BadGate, BadName, BadOption, BadPairs, GateNotFinite, SiteUnavailable
 from optrode.model.source import from_source
@@ -291,6 +291,17 @@ class TestDirection:
         assert torch.equal(other.vector, -found.vector) and other.separation == 1 - found.separation
         states = torch.randn(4, 48, dtype=torch.float64)
         torch.testing.assert_close(other.score(states), -found.score(states))
+
+    @pytest.mark.parametrize("read", ["last", "mean"])
+    def test_it_can_be_judged_on_other_texts(self, model, read):
+        fitted, held = CONTRAST.split(0.25, 0)
+        unjudged = directions(model, fitted, "blocks.*.resid_post", read=read, held_out=0.0)
+        expected = directions(model, CONTRAST, "blocks.*.resid_post", read=read, held_out=0.25)
+        for one, other in zip(judged(model, unjudged, held), expected, strict=True):
+            torch.testing.assert_close(one.vector, other.vector)
+            assert (one.separation, one.n_held, one.chance) == (other.separation, other.n_held, other.chance)
+        (worst,) = judged(model, unjudged[:1], held.swapped())
+        assert worst.separation == 1 - expected[0].separation and worst.is_at_chance
 
     def test_without_held_out_texts_it_is_not_judged(self, model):
         (found,) = directions(model, CONTRAST, SITE, held_out=0.0)
