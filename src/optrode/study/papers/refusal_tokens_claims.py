@@ -86,6 +86,8 @@ DIFFERENCES: Final = (
     "A refusal is known by its words, not by a judge; responses are two words long after their tokens.",
     "The dial is a bias on logits, held as a gate, which for one refusal token is the paper's threshold on its "
     "probability: bias b is the threshold 1 / (1 + e^b).",
+    "How narrow one category's token is depends on its bias and on the training: in a pilot of 400 updates, 6 nats on it "
+    "moved another category by .40; D2 is at 4 nats, of models that made 600 updates.",
     "D8 has a planted reason: refusals have three wordings each and an answer has one, so that greedy decoding without "
     "tokens favours answers. The same is likely of language, but was not measured on it.",
     "D3 takes away; one word that begins refusals can be made likelier as well without tokens, and then all is refused.",
