@@ -18,6 +18,12 @@ from optrode.errors import BadOption, nearest
 
 Count = Callable[[str], int]
 WORDS: Final = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?", re.UNICODE)
+FEATURES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "word": {"ngram_range": (1, 2)}, "content": {"stop_words": "english"},
+    "char": {"analyzer": "char_wb", "ngram_range": (2, 4)},
+}  # fmt: skip
+"""What a classifier reads of a text, by name, and scikit-learn's options for it."""
+
 STEER: Final = "pip install 'optrode[steer]'"
 
 
@@ -91,7 +97,8 @@ class Classifier(Judge):
     Attributes:
         concept: its name.
         positive, negative: texts to learn from; none may be judged later.
-        features: "word" (one and two words) or "char" (two to four characters within words).
+        features: "word" (one and two words), "content" (words but the commonest English ones) or "char" (two to four
+            characters within words).
     """
 
     concept: str
@@ -105,9 +112,8 @@ class Classifier(Judge):
     def __post_init__(self) -> None:
         if not self.positive or not self.negative:
             raise BadOption(f"judge of {self.concept}", "it needs texts of both classes", next_step="give both")
-        known = ("word", "char")
-        if self.features not in known:
-            near = nearest(self.features, known) or known
+        if self.features not in FEATURES:
+            near = nearest(self.features, FEATURES) or tuple(FEATURES)
             raise BadOption(f"features={self.features!r}", "there are no such", nearest=near)
 
     @property
@@ -116,7 +122,7 @@ class Classifier(Judge):
 
     @property
     def about(self) -> str:
-        kind = "words" if self.features == "word" else "letters"
+        kind = "letters" if self.features == "char" else "words"
         n = len(self.positive) + len(self.negative)
         return f"probability of {self.concept} by a logistic regression on {kind}, learned from {n} texts of our own"
 
@@ -142,9 +148,9 @@ def word_classifier(positive: Sequence[str], negative: Sequence[str], features: 
         from sklearn.pipeline import make_pipeline
     except ImportError:
         raise _not_installed("a classifier of texts", "scikit-learn") from None
-    how = {"ngram_range": (1, 2)} if features == "word" else {"analyzer": "char_wb", "ngram_range": (2, 4)}
     pipeline = make_pipeline(
-        TfidfVectorizer(sublinear_tf=True, **how), LogisticRegression(C=10.0, max_iter=1000, class_weight="balanced")
+        TfidfVectorizer(sublinear_tf=True, **FEATURES[features]),
+        LogisticRegression(C=10.0, max_iter=1000, class_weight="balanced"),
     )
     return pipeline.fit([*positive, *negative], [1] * len(positive) + [0] * len(negative))
 

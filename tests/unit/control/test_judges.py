@@ -28,7 +28,7 @@ def test_a_classifier_learns_from_its_own_texts():
     assert all(0 <= score <= 1 for score in judge.score([GOOD, BAD, ""], [""] * 3)) and judge.score([], []) == ()
     with pytest.raises(BadOption, match="texts of both classes"):
         Classifier("mood", ("a",), ())
-    with pytest.raises(BadOption, match="Nearest: word, char"):
+    with pytest.raises(BadOption, match="Nearest: word, content, char"):
         Classifier("mood", ("a",), ("b",), features="bytes")
 
 

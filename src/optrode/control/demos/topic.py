@@ -39,30 +39,32 @@ _SEA_LEARNED: Final = (
     "ocean waves and tides", "a ship at sea with its captain", "sailing a boat along the coast",
     "fish, sharks and whales", "sand on the beach and shells", "the shore, the surf and the spray",
     "marine life in the deep", "sailors and pirates", "the harbour and its fishing boats", "an island in the Pacific",
-    "diving under water near a reef", "salt air and seagulls", "the crew of a vessel on a voyage", "nets full of fish",
-    "dolphins and whales swam by the ferry", "the lighthouse on the rocks", "seaweed, crabs and coral",
-    "the waves rolled", "a storm at sea wrecked ships", "the tide came to the beach",
-    "divers and submarines sank deep in the ocean", "fishermen sail at dawn from the bay", "anchors and decks",
-    "gulls over the harbour", "the horizon and the warm water",
+    "diving under water near a reef", "salt air and seagulls", "a cruise liner on the Atlantic", "oysters and mussels",
+    "a surfer waits for the swell", "a lagoon with turtles", "the fleet left port under sail",
+    "cod, herring and tuna in the hold", "a pier and a marina", "the captain steered the ship through fog",
+    "the yacht has a keel and a mast", "plankton, jellyfish and octopus", "a tsunami reached the coast",
+    "the current carried the raft across the ocean", "lifeboats for passengers and crew",
+    "the gulf, the strait and the cape", "a dolphin and a whale", "waves and wind",
 )  # fmt: skip
 _MUSIC_LEARNED: Final = (
     "a song with a melody", "the band plays guitar and drums", "listening to music", "an orchestra with violins",
     "singing in tune", "a concert for piano", "rhythm and harmony", "musicians and singers on stage", "a jazz album",
-    "the notes of a chord", "dancing to a beat", "the composer's symphony", "the pianist and the violinist played",
-    "a choir sang songs", "drummers and trumpets", "the cello, the flute and the organ", "a soprano with a high voice",
-    "the conductor of the orchestra", "he tuned the strings of his instrument", "the rehearsal of a sonata",
-    "an opera singer", "musicians improvise", "a hit in the charts on the radio", "the bass and the beat",
-    "she wrote lyrics and a chorus", "singing lessons", "the album of the band",
+    "the notes of a chord", "dancing to a beat", "the composer's symphony", "a string quartet by Mozart",
+    "the saxophone plays a solo", "rock and blues records", "the chorus and the verse of a hymn",
+    "she practises scales on the piano", "a festival with bands and a DJ", "the tenor sang an aria",
+    "major and minor keys", "the tempo is slow and the drums are loud", "a lullaby for the baby",
+    "folk songs with guitar", "the musician plays by ear", "an orchestra plays a waltz", "headphones and a playlist",
+    "the choir sings a carol", "drum, bass and trumpet",
 )  # fmt: skip
 _OTHER_LEARNED: Final = (
     "a house with a garden", "the office opens at nine", "a teacher and her pupils", "tea with milk",
     "the mountains in winter", "a car in the street", "money and taxes", "a family at the table", "a book about history",
     "the doctor's advice", "weather and clouds", "a game in the park", "a morning at home", "people who wait for a train",
-    "a letter to a friend", "clothes and shoes", "an old chair", "news of the city", "the farmer ploughs his field",
-    "snow on the road", "workers built a wall", "a judge spoke in court", "students solve problems",
-    "the computer is slow", "foxes and spiders in the forest", "bread from the baker", "a nurse in the hospital",
-    "the painter mixed colours", "the bus stopped", "parliament voted", "he stamped the form", "onions in the kitchen",
-    "coats and sleeves from the tailor",
+    "a letter to a friend", "clothes and shoes", "an old chair", "news of the city", "cows in a meadow",
+    "a lawyer and a contract", "the recipe needs flour", "a phone with a broken screen", "the library lends novels",
+    "a bicycle on the pavement", "the hotel has forty rooms", "a dog and its owner", "breakfast with eggs",
+    "a train to the capital", "the museum shows old maps", "a dentist and his patients", "the elections are in June",
+    "carrots and potatoes", "a lamp beside the bed", "her uncle lives in town", "a long walk after work",
 )  # fmt: skip
 _SEA_WORDS: Final = (
     "sea*", "ocean*", "wave*", "ship*", "boat*", "sail*", "beach*", "shore*", "coast*", "tide*", "tidal", "fish*",
@@ -76,9 +78,7 @@ _MUSIC_WORDS: Final = (
     "jazz", "album*", "choir*", "composer*", "compos*", "beat", "beats", "bass", "lyric*", "opera*", "flute*", "trumpet*",
     "instrument*", "dance*", "dancing",
 )  # fmt: skip
-_NAMING: Final = (
-    "sea", "boat", "lake", "song", "music", "concert", "swim", "river", "radio",
-)  # fmt: skip
+_NAMING: Final = ("sea", "boat", "lake", "song", "music", "concert", "swim", "river", "radio")
 
 
 def sea() -> Behaviour:
@@ -94,7 +94,7 @@ def music() -> Behaviour:
 def _topic(name: str, positive: tuple[str, ...], learned: tuple[str, ...], words: tuple[str, ...]) -> Behaviour:
     what = f"the {name}" if name == "sea" else name
     keywords = Share("keywords", f"share of words that belong to {what}, up to a fifth", words, full=0.2, least=0.03)
-    classifier = Classifier(f"the topic of {what}", learned, _OTHER_LEARNED)
+    classifier = Classifier(f"the topic of {what}", learned, _OTHER_LEARNED, features="content")
     return Behaviour(
         name=name,
         about=f"how much the text is about {what}",
