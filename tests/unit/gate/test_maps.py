@@ -10,8 +10,12 @@ from optrode.gate.place import gates
 from optrode.model.source import from_source
 from optrode.model.tiny import tiny
 from optrode.site.recording import record
+from optrode.trial.naive import run_naively
+from optrode.trial.run import Bench
+from optrode.trial.trial import Trial
 from tests.unit.gate.models import TOKENS as MODEL_TOKENS
 from tests.unit.gate.models import own
+from tests.unit.trial.test_packed import make_task
 
 D, HEADS, WIDTH = 48, 6, 8
 TOKENS = torch.arange(12).reshape(2, 6) * 5 % 61
@@ -166,3 +170,17 @@ def test_wrong_parts_are_refused_at_once(name):
 def test_maps_that_do_not_fit_the_site_are_refused(model, make):
     with pytest.raises(GateShape), gates(model, make()):
         model(TOKENS)
+
+
+def test_packed_trials_of_maps_give_the_numbers_of_naive_ones(model):
+    half = torch.linspace(-1, 1, D).double()
+    held = [
+        rescale("blocks.1.mlp_out", drawn(D), drawn(D, seed=1), low=-half.abs(), strength=0.5),
+        rescale("blocks.2.attn.z[head=1]", drawn(HEADS, WIDTH), drawn(HEADS, WIDTH, seed=1)),
+        membrane("blocks.1.resid_post[pos=-2:]", half, drawn(D)),
+        scale_heads("blocks.0.attn.z", drawn(HEADS)),
+    ]
+    bench, trials = Bench(model, make_task()), [Trial((gate,), "clean", "logit_gap") for gate in held]
+    assert {chunk.route for chunk in bench.plan(trials).chunks} == {"packed"}
+    for values, trial in zip(bench.run_many(trials), trials, strict=True):
+        assert values == pytest.approx(run_naively(model, make_task(), trial), abs=1e-6)

@@ -27,6 +27,11 @@ def _middle(outcomes: Sequence[Outcome], key: str, part: str = "value") -> float
     return median(known) if known else nan
 
 
+def _said(outcomes: Sequence[Outcome], part: str, condition: int) -> float:
+    """What a model wrote, median over seeds."""
+    return median(one.lines[f"said.{part}"].y[condition] for one in outcomes)
+
+
 def _all(outcomes: Sequence[Outcome], names: dict[str, str], *, dashed: str = "") -> tuple[Line, ...]:
     """Lines of these keys, of all seeds, under these names."""
     return tuple(
@@ -75,9 +80,10 @@ def _few(outcomes: Sequence[Outcome]) -> Chart:
 
 
 def _strength(outcomes: Sequence[Outcome]) -> Chart:
+    by_site = _said(outcomes, "theirs", CONDITIONS.index("Linear-AcT"))
     title = (
-        f"A language model that starts in one dialect goes on in the other: {_middle(outcomes, 'L5'):.0%} of its words, "
-        f"{_middle(outcomes, 'L8'):+.0%} compared with maps fitted site by site"
+        f"A language model that starts in one dialect goes on in the other: {_middle(outcomes, 'L5'):.0%} of its words "
+        f"under maps learned together, {by_site:.0%} under maps fitted site by site"
     )
     caption = (
         "Share of the other dialect's words among those of either, after prompts of the first, and share of words whose "
@@ -101,7 +107,7 @@ def _words(outcomes: Sequence[Outcome]) -> Chart:
     )
     places = tuple(float(ix) for ix in range(len(CONDITIONS)))
     lines = tuple(
-        Line(name, places, tuple(median(one.lines[f"said.{part}"].y[ix] for one in outcomes) for ix in range(len(places))))
+        Line(name, places, tuple(_said(outcomes, part, ix) for ix in range(len(places))))
         for part, name in (("theirs", "other dialect's words"), ("follows", "concepts that may follow"))
     )
     return Chart(title, "held while it writes", "share of words", lines, kind="bars", labels=CONDITIONS, caption=caption)
