@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from optrode import study, tasks, train, truth
+    from optrode import control, study, tasks, train, truth
     from optrode.circuit.channels import Channels, channels, inhibition
     from optrode.circuit.circuit import Circuit, HeadScores, Proof, Scores
     from optrode.circuit.compose import Composition, composition
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         scale,
         zero,
     )
+    from optrode.gate.maps import low_rank, membrane, rescale, scale_heads
     from optrode.gate.openness import Openness, Schedule, when
     from optrode.gate.place import gates
     from optrode.gate.replay import replay
@@ -111,6 +112,7 @@ _HOMES: Final = {
         "add", "affine", "clamp", "compute", "first_pass", "mean", "other_model", "patch", "project_out", "resample",
         "scale", "zero",
     ),
+    "gate.maps": ("low_rank", "membrane", "rescale", "scale_heads"),
     "gate.openness": ("Openness", "Schedule", "when"),
     "gate.place": ("gates",),
     "gate.replay": ("replay",),
@@ -137,17 +139,17 @@ __all__ = [
     "Family", "Gate", "Graph", "Grid", "HeadScores", "Held", "Metric", "Model", "Openness", "OptrodeError", "Page",
     "Pair", "Place", "Proof", "Recording", "Request", "Schedule", "Scores", "SiteName", "Table", "Task", "Trace", "Trial",
     "View", "Written", "add", "affine", "auroc", "bootstrap_jaccard", "by_row", "chance", "channels", "check_model",
-    "clamp", "compare", "compare_methods", "composition", "compute", "controlled", "cosine", "cross_patch", "cut",
-    "desiderata_masks", "find", "find_positions", "first_pass", "gates", "generate", "head_scores", "inhibition",
-    "investigate", "load", "load_circuit", "mean", "on_ray", "optimal_ablation", "oracle", "other_model", "patch",
-    "patch_paths", "probe", "project_out", "prove", "record", "recording", "replay", "report", "resample", "rules",
-    "save_circuit", "scale", "score", "score_edges", "show", "stream", "study", "sweep", "tasks", "train", "truth",
-    "when", "zero",
+    "clamp", "compare", "compare_methods", "composition", "compute", "control", "controlled", "cosine", "cross_patch",
+    "cut", "desiderata_masks", "find", "find_positions", "first_pass", "gates", "generate", "head_scores", "inhibition",
+    "investigate", "load", "load_circuit", "low_rank", "mean", "membrane", "on_ray", "optimal_ablation", "oracle",
+    "other_model", "patch", "patch_paths", "probe", "project_out", "prove", "record", "recording", "replay", "report",
+    "resample", "rescale", "rules", "save_circuit", "scale", "scale_heads", "score", "score_edges", "show", "stream",
+    "study", "sweep", "tasks", "train", "truth", "when", "zero",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("study", "tasks", "train", "truth"):
+    if name in ("control", "study", "tasks", "train", "truth"):
         return import_module(f"optrode.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'optrode' has no attribute {name!r}")

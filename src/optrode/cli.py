@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from optrode.cli_steer import steer
 from optrode.cli_study import study, train
 from optrode.errors import BadOption, OptrodeError, nearest
 from optrode.options import AsJson, ModelName, Out, print_json
@@ -24,6 +25,7 @@ app = App(
 )
 app.command(train)
 app.command(study)
+app.command(steer)
 
 GATE_STEP = "gates that need values of your own are held in Python, with op.gates"
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from optrode.circuit.circuit import Circuit, Proof
     from optrode.circuit.edge.records import EdgeCircuit, EdgeProof, MethodTable
     from optrode.claims import StudyRun
+    from optrode.control.records import Evaluation
+    from optrode.control.steering import Fitted
     from optrode.gate.check import Check
     from optrode.model.model import Model
     from optrode.site.recording import Recording
@@ -244,3 +246,49 @@ def study_table(run: "StudyRun", page: Path | None) -> None:
 
 def _spread(middle: float | None, low: float | None, high: float | None) -> str:
     return "" if middle is None or low is None or high is None else f"{middle:.3g} \\[{low:.3g}, {high:.3g}]"
+
+
+def fitted_table(found: "Fitted", path: Path) -> None:
+    """Every layer and dose that was tried, which was chosen, and where the artefact is."""
+    card = found.card
+    if found.choice is not None:
+        plain, best = found.choice.plain, found.choice.best
+        table = Table(
+            "site", "dose", "score", "cost (nats/token)", "repeats", "", title=f"{card.name}: chosen on validation prompts"
+        )
+        for one in (plain, *found.choice.table):
+            mark = "chosen" if one == best else "" if one.is_allowed else "costs too much"
+            row = (f"{one.dose:g}", f"{one.score:.3f}", f"{one.d_nll:+.2f}", f"{one.repeated:.2f}", mark)
+            table.add_row(escape(one.name), *row)
+        out.print(table)
+    print_lines([str(card), f"artefact: {path}"])
+
+
+def tried_table(name: str, prompt: str, rows: "Sequence[tuple[float, str]]") -> None:
+    """What was written, without gates and at each dose."""
+    table = Table("dose", "written", title=escape(f"{name}: {prompt}"))
+    for dose, text in rows:
+        table.add_row("plain" if dose == 0 else f"{dose:+g}", escape(text.strip()))
+    out.print(table)
+
+
+def evaluation_table(found: "Evaluation", page: Path) -> None:
+    """Every dose and control: concept by each judge, its cost, and the harmonic mean."""
+    title = f"{found.behaviour}: {found.n_prompts} test prompts; judges: "
+    title += "; ".join(f"{judge.name} ({'validated' if judge.is_validated else 'unvalidated'})" for judge in found.judges)
+    table = Table(
+        "condition",
+        "dose",
+        *(judge.name for judge in found.judges),
+        "cost (nats/token)",
+        "repeats",
+        "harmonic",
+        title=escape(title),
+    )
+    for one in found.conditions:
+        cells = [f"{judged.mean:.2f}" for judged in one.concept]
+        row = (*cells, f"{one.d_nll.mean:+.2f}", f"{one.rep2.mean:.2f}", f"{one.harmonic.mean:.2f}")
+        table.add_row(escape(one.name), f"{one.dose:+g}" if one.dose else "", *row)
+    out.print(table)
+    above = {True: "above all controls", False: "not above all controls", None: "without controls"}[found.is_above_controls]
+    print_lines([f"At dose {found.control_dose:g} the effect is {above}.", f"page: {page}"])

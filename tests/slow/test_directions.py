@@ -15,7 +15,7 @@ from optrode.control.choosing import choose
 from optrode.control.contrast import Contrast
 from optrode.control.direction import directions, judged
 from optrode.control.dose import iso_kl
-from optrode.control.family import length_contrast
+from optrode.control.families import length_contrast
 from optrode.control.states import SinkIncluded, read_states
 
 pytestmark = pytest.mark.slow

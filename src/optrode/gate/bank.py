@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from optrode.axes import RESIDUAL_AXES
+from optrode.axes import POS, RESIDUAL_AXES
 from optrode.gate.actuators import Add
 from optrode.gate.gate import Gate
 from optrode.gate.opening import Open
@@ -35,10 +35,11 @@ class Placed(Protocol):
 
 
 def is_fusable(gate: Gate, site: Site) -> bool:
-    """Whether a gate adds one vector at whole positions of a residual-like site."""
-    if not isinstance(gate.actuator, Add) or gate.actuator.vector.dim() != 1 or gate.detach or site.name.select:
+    """Whether a gate adds one vector at positions of a residual-like site, whole ones."""
+    if not isinstance(gate.actuator, Add) or gate.actuator.vector.dim() != 1 or gate.detach:
         return False
-    return site.place.view.axes == RESIDUAL_AXES and site.place.how in ("port", "mid")
+    is_whole = all(axis == POS for axis, _ in site.name.select)
+    return is_whole and site.place.view.axes == RESIDUAL_AXES and site.place.how in ("port", "mid")
 
 
 @final
@@ -57,7 +58,7 @@ class Doses:
             self._pass = pass_ix
             self._found.clear()
         parts = tuple(
-            (one.gate.scope, one.gate.strength, value if isinstance(value, float) else id(value))
+            (one.site.name.select, one.gate.scope, one.gate.strength, value if isinstance(value, float) else id(value))
             for one, value in zip(members, opens, strict=True)
         )
         key = (h.shape[:2], h.dtype, *parts)

@@ -81,7 +81,7 @@ def _taps(placed: "Sequence[_Placed]", fused: bool) -> list[tuple[Site, Function
     runs: list[list[_Placed]] = []
     last: dict[str, list[_Placed]] = {}
     for one in placed:
-        key = str(one.site.name)
+        key = str(one.site.name.whole)
         run = last.get(key)
         if fused and run is not None and is_fusable(one.gate, one.site) and is_fusable(run[-1].gate, run[-1].site):
             run.append(one)

@@ -8,6 +8,7 @@ from optrode.circuit.circuit import Circuit, HeadScores, Proof, Scores
 from optrode.circuit.edge import artefact
 from optrode.circuit.edge.artefact import about
 from optrode.claims import Figures, StudyRun
+from optrode.control.records import Evaluation, GateQuality
 from optrode.errors import BadFile, nearest
 from optrode.records import read_named, write_named
 from optrode.train.records import Emergence, TrainingRun
@@ -18,6 +19,7 @@ KINDS: Final[dict[str, type]] = {
     kind.__name__: kind
     for kind in (
         Task, Grid, Scores, Circuit, Proof, HeadScores, *artefact.KINDS.values(), StudyRun, Figures, TrainingRun, Emergence,
+        Evaluation, GateQuality,
     )
 }  # fmt: skip
 _STATE: Final = "state.json"

@@ -25,6 +25,8 @@ from optrode.reports.parts import Part, Parts, sort_parts
 from optrode.reports.proofs import proof_section
 from optrode.reports.section import Section
 from optrode.reports.sources import provenance_section
+from optrode.reports.steering import lead_of_control, steering_sections, title_of_control
+from optrode.reports.steering_gates import gate_sections
 from optrode.reports.studies import study_lead, study_sections, study_title
 from optrode.reports.tasking import task_section
 from optrode.reports.training import training_lead, training_sections, training_title
@@ -103,7 +105,7 @@ def report(*parts: Part, title: str = "") -> Page:
 
     Args:
         parts: any of Task, Grid (several), Scores, Circuit, Proof, HeadScores, EdgeScores, EdgeCircuit, EdgeProof,
-            MethodTable; StudyRun, Figures; TrainingRun, Emergence (several, which are overlaid).
+            MethodTable; StudyRun, Figures; TrainingRun, Emergence (several, which are overlaid); Evaluation, GateQuality.
         title: by default the task and the model, the study's paper, or the runs.
 
     Raises:
@@ -133,6 +135,8 @@ def _title(parts: Parts) -> str:
         return study_title(parts.study)
     if parts.is_training:
         return training_title(parts)
+    if parts.is_control:
+        return title_of_control(parts.evaluation, parts.gate_quality)
     return title_of(parts) or "Figures"
 
 
@@ -141,6 +145,8 @@ def _lead(parts: Parts, title: str) -> str:
         return study_lead(parts.study, title)
     if parts.is_training:
         return training_lead(parts, title)
+    if parts.is_control:
+        return lead_of_control(parts.evaluation, parts.gate_quality, title)
     return lead_html(parts, lead_of(parts), title)
 
 
@@ -148,6 +154,8 @@ def _sections(parts: Parts) -> tuple[Section, ...]:
     found: Sequence[Section | None] = (
         *study_sections(parts),
         *training_sections(parts),
+        *steering_sections(parts.evaluation),
+        *gate_sections(parts.gate_quality),
         task_section(parts.task) if parts.task else None,
         grids_section(parts),
         views_section(parts),

@@ -6,6 +6,7 @@ from typing import TypeVar
 from optrode.circuit.circuit import Circuit, HeadScores, Proof, Scores
 from optrode.circuit.edge.records import EdgeCircuit, EdgeProof, EdgeScores, MethodTable
 from optrode.claims import Figures, StudyRun
+from optrode.control.records import Evaluation, GateQuality
 from optrode.errors import BadOption
 from optrode.provenance import Provenance
 from optrode.train.records import Emergence, TrainingRun
@@ -13,17 +14,20 @@ from optrode.trial.grid import Grid
 from optrode.trial.prompts import Task
 
 Found = Task | Grid | Scores | Circuit | Proof | HeadScores | EdgeScores | EdgeCircuit | EdgeProof | MethodTable
-Part = Found | StudyRun | Figures | TrainingRun | Emergence
+Part = Found | StudyRun | Figures | TrainingRun | Emergence | Evaluation | GateQuality
 T = TypeVar("T")
 KINDS = (
     Task, Grid, Scores, Circuit, Proof, HeadScores, EdgeScores, EdgeCircuit, EdgeProof, MethodTable, StudyRun, Figures,
-    TrainingRun, Emergence,
+    TrainingRun, Emergence, Evaluation, GateQuality,
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a page is made from: one investigation, one study, or runs to compare. Of most kinds a page has one."""
+    """What a page is made from: one investigation, one study, runs to compare, or one evaluation of control.
+
+    Of most kinds a page has one.
+    """
 
     task: Task | None = None
     grids: tuple[Grid, ...] = ()
@@ -39,6 +43,8 @@ class Parts:
     figures: Figures | None = None
     runs: tuple[TrainingRun, ...] = ()
     emergences: tuple[Emergence, ...] = ()
+    evaluation: Evaluation | None = None
+    gate_quality: GateQuality | None = None
 
     @property
     def edge_effects(self) -> EdgeScores | None:
@@ -81,12 +87,19 @@ class Parts:
     def _training_sources(self) -> tuple[tuple[str, Provenance], ...]:
         named: list[tuple[str, Provenance]] = [("Study", self.study.provenance)] if self.study else []
         named += [(f"Run: {run.name}", run.provenance) for run in self.runs]
+        named += [("Evaluation", self.evaluation.provenance)] if self.evaluation else []
+        named += [("Gate quality", self.gate_quality.provenance)] if self.gate_quality else []
         return (*named, *((f"Checkpoints of {seen.run}", seen.provenance) for seen in self.emergences))
 
     @property
     def is_training(self) -> bool:
         """Whether there are training runs, or what was seen of one."""
         return bool(self.runs or self.emergences)
+
+    @property
+    def is_control(self) -> bool:
+        """Whether steering or a conditional gate was judged."""
+        return bool(self.evaluation or self.gate_quality)
 
     @property
     def has_finding(self) -> bool:
@@ -149,6 +162,8 @@ def sort_parts(parts: tuple[object, ...]) -> Parts:
         figures=_only(Figures, parts),
         runs=tuple(part for part in parts if isinstance(part, TrainingRun)),
         emergences=tuple(part for part in parts if isinstance(part, Emergence)),
+        evaluation=_only(Evaluation, parts),
+        gate_quality=_only(GateQuality, parts),
     )
     _check_pair(sorted_parts.circuit, sorted_parts.proof)
     _check_edge_pair(sorted_parts.edge_circuit, sorted_parts.edge_proof)

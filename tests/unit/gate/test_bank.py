@@ -23,7 +23,7 @@ def vector(width, seed):
 def some_gates(draw_from, width):
     kinds = []
     for seed, (kind, layer, rows, strength) in enumerate(draw_from):
-        v, site = vector(width, seed), f"blocks.{layer}.resid_post"
+        v, site = vector(width, seed), f"blocks.{layer}.resid_post" + "[pos=1:]" * (seed % 2)
         options = {"rows": rows, "strength": strength}
         if kind == "conditional":
             options["openness"] = op.probe("blocks.0.resid_pre", vector(width, 99), above=0.5)

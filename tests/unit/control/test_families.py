@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from optrode.control.contrast import Answered
-from optrode.control.family import family, length_contrast, shortest_minus_longest
+from optrode.control.families import family, length_contrast, shortest_minus_longest
 from optrode.control.states import read_states
 from optrode.errors import BadOption, BadPairs
 from optrode.model.source import from_source
