@@ -28,6 +28,7 @@ from optrode.control.reading import (
     check_precision,
     chosen_sites,
     frozen,
+    in_order,
     read,
     read_all,
     rows_of,
@@ -81,7 +82,8 @@ def lineas(
     _check_costs(l1, group, n_steps, lr)
     chosen, how = chosen_sites(model, sites), sampling(**reading)
     with frozen(model), torch.enable_grad():
-        fit = _Fit(model, rows, chosen, how, read_all(model, wanted_rows, chosen, how))
+        wanted = read_all(model, wanted_rows, chosen, how)
+        fit = _Fit(model, rows, in_order(chosen, wanted), how, wanted)
         found = read_all(model, rows, chosen, how)
         first = float(fit.sum(found))
         _check_differs(model, first)

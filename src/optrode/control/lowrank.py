@@ -59,7 +59,7 @@ class LowRankMaps:
     """Maps of low rank at several sites, learned together.
 
     Attributes:
-        maps: in the order of the computation.
+        maps: in the order in which their sites were given.
         losses: at each step, and after the last.
     """
 

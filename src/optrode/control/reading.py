@@ -68,7 +68,7 @@ class Samples:
     """What was read at sites.
 
     Attributes:
-        values: site -> [sample, *feature].
+        values: site -> [sample, *feature], in the order in which the sites came by.
         along: the sites that come by once per token, or per step.
     """
 
@@ -141,7 +141,7 @@ def _parts(inputs: Batch | Tensor | Mapping[str, Tensor]) -> list[Tensor]:
 
 
 def chosen_sites(model: Model, patterns: Patterns) -> tuple[Site, ...]:
-    """Whole sites in the order of the computation (those of modules after the named ones, as they are given).
+    """Whole sites, as they are given.
 
     Raises:
         BadName, UnknownSite, SiteUnavailable: from the site names.
@@ -160,8 +160,13 @@ def chosen_sites(model: Model, patterns: Patterns) -> tuple[Site, ...]:
         if SRC in site.place.view.axes:
             found = "its features are source positions, which differ from text to text"
             raise BadOption(f"a map at {site.name}", found, next_step="map what attention adds: attn_out or attn.z")
-    order = {name: ix for ix, name in enumerate(model.site_names())}
-    return tuple(sorted(sites, key=lambda site: order.get(site.name, len(order))))
+    return tuple(sites)
+
+
+def in_order(sites: Sequence[Site], read: Samples) -> tuple[Site, ...]:
+    """Sites in the order in which they came by."""
+    order = list(read.values)
+    return tuple(sorted(sites, key=lambda site: order.index(site.name)))
 
 
 def read(model: Model, rows: Rows, sites: Sequence[Site], how: Sampling) -> Samples:
@@ -196,16 +201,16 @@ class _Enough(Exception):
 
 
 def _seen(model: Model, rows: Rows, sites: Sequence[Site], *, is_all: bool = False) -> dict[SiteName, list[Tensor]]:
-    """What comes by at each site, call by call.
+    """What comes by at each site, call by call; sites in the order in which they do.
 
     Args:
         is_all: end the pass at the first site that comes by; what lies behind it is not computed.
     """
-    seen: dict[SiteName, list[Tensor]] = {site.name: [] for site in sites}
+    seen: dict[SiteName, list[Tensor]] = {}
 
     def noting(name: SiteName) -> Callable[[Tensor, Moment], None]:
         def note(tensor: Tensor, moment: Moment) -> None:
-            seen[name].append(tensor)
+            seen.setdefault(name, []).append(tensor)
             if is_all:
                 raise _Enough
 
@@ -217,8 +222,13 @@ def _seen(model: Model, rows: Rows, sites: Sequence[Site], *, is_all: bool = Fal
 
 
 def _sampled(sites: Sequence[Site], seen: Mapping[SiteName, list[Tensor]], rows: Rows, how: Sampling) -> Samples:
-    along = frozenset(site.name for site in sites if _has_pos(site, seen[site.name]))
-    return Samples({site.name: _pooled(site, seen[site.name], rows.mask, how) for site in sites}, along)
+    for site in sites:
+        if site.name not in seen:
+            step = "check that the module is part of the forward pass"
+            raise NotRecorded(f"recording of {site.name}", "the model ran, but did not come by", next_step=step)
+    by_name = {site.name: site for site in sites}
+    along = frozenset(name for name, tensors in seen.items() if _has_pos(by_name[name], tensors))
+    return Samples({name: _pooled(by_name[name], tensors, rows.mask, how) for name, tensors in seen.items()}, along)
 
 
 def _joined(parts: Sequence[Samples]) -> Samples:
@@ -226,15 +236,12 @@ def _joined(parts: Sequence[Samples]) -> Samples:
 
 
 def _has_pos(site: Site, seen: list[Tensor]) -> bool:
-    return len(seen) > 1 or bool(seen) and POS in site.axes(seen[0].dim())
+    return len(seen) > 1 or POS in site.axes(seen[0].dim())
 
 
 def _pooled(
     site: Site, seen: list[Tensor], mask: Bool[Tensor, "batch pos"] | None, how: Sampling
 ) -> Float[Tensor, "sample *feature"]:
-    if not seen:
-        found = "the model ran, but did not come by"
-        raise NotRecorded(f"recording of {site.name}", found, next_step="check that the module is part of the forward pass")
     if not _has_pos(site, seen):
         return seen[0]
     axes = site.axes(seen[0].dim())
@@ -265,14 +272,15 @@ def _kept(site: Site, by_pos: Tensor, mask: Bool[Tensor, "batch pos"] | None, sk
 
 @contextmanager
 def frozen(model: Model) -> Iterator[None]:
-    """The module as a fixed function: evaluation mode, no gradients of its own. Afterwards it is as it was."""
+    """The module as a fixed function: evaluation mode, no gradients of its own, whatever the caller's. Then as it was."""
     module = model.module
     training = {part: part.training for part in module.modules()}
     learns = {weight: weight.requires_grad for weight in module.parameters()}
     module.eval()
     module.requires_grad_(False)
     try:
-        yield
+        with torch.inference_mode(False):
+            yield
     finally:
         for weight, was in learns.items():
             weight.requires_grad_(was)

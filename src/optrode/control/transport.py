@@ -15,7 +15,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from optrode.control.reading import Rows, Samples, Sampling, chosen_sites, frozen, read_all, read_one, rows_of, sampling
+from optrode.control.reading import (
+    Rows,
+    Samples,
+    Sampling,
+    chosen_sites,
+    frozen,
+    in_order,
+    read_all,
+    read_one,
+    rows_of,
+    sampling,
+)
 from optrode.control.wasserstein import paired, wasserstein
 from optrode.errors import BadOption
 from optrode.gate.gate import Gate
@@ -132,7 +143,7 @@ def linear_act(
     done: list[Map] = []
     with frozen(model):
         wanted = read_all(model, wanted_rows, chosen, how)
-        for ix, site in enumerate(chosen):
+        for ix, site in enumerate(in_order(chosen, wanted)):
             progress("Linear-AcT", ix, len(chosen))
             done.append(_fit(model, rows, site, wanted, done, support, how))
     progress("Linear-AcT", len(chosen), len(chosen))
@@ -232,7 +243,7 @@ def aura(model: Model, source: Inputs, target: Inputs, sites: Patterns, **readin
     with frozen(model):
         found, other = (read_all(model, part, chosen, how) for part in (rows, wanted_rows))
     maps = []
-    for site in chosen:
+    for site in in_order(chosen, found):
         x, y = found.values[site.name], other.values[site.name]
         weight = (1 - 2 * (area(x, y) - 0.5)).clamp(max=1.0)
         maps.append(Map(acting_at(site.name, found, how.skip_first), weight, torch.zeros_like(weight)))

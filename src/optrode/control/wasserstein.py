@@ -51,6 +51,7 @@ def coupling(n: int, m: int, like: Tensor) -> Coupling:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # what is kept must be fit for gradients later
 def _coupling(n: int, m: int, dtype: torch.dtype, device: torch.device) -> Coupling:
     ends = torch.unique(torch.cat([torch.arange(n + 1) * m, torch.arange(m + 1) * n]))  # in units of 1 / (n m)
     starts, width = ends[:-1], ends.diff()

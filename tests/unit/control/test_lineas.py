@@ -128,11 +128,14 @@ def test_heads_have_maps_of_their_own(llama):
     assert maps.maps[0].weight.shape == (6, 8) and maps.maps[0].changed.all()
 
 
-def test_a_callers_no_grad_is_no_hindrance():
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_callers_mode_is_no_hindrance(llama, mode):
     law = coupled.Coupled(gain=1.0)
-    with torch.no_grad():
-        maps = lineas(coupled.network(law), *sides(law, 8), coupled.SITES, n_steps=3)
-    assert maps.losses[-1] < 1
+    net, fitted = coupled.network(law), sides(law, 9)
+    with mode():
+        wasserstein(*fitted)
+        assert lineas(net, *fitted, coupled.SITES, n_steps=3).losses[-1] < 1
+        assert lineas(llama, ROWS, OTHERS, "blocks.1.mlp_out", n_steps=3).losses[-1] < 1
 
 
 REFUSED = {

@@ -140,9 +140,17 @@ def test_the_first_token_is_neither_read_nor_mapped_unless_asked(llama):
 
 def test_sites_are_fitted_in_the_order_of_the_computation(llama):
     rows = [[5, 6, 7, 8], [9, 10, 11, 12]], [[1, 2, 3], [4, 5, 6]]
-    maps = linear_act(llama, *rows, ["blocks.*.resid_post", "blocks.0.mlp_out", "embed"], skip_first=False)
-    names = [str(one.site) for one in maps.maps]
-    assert names == ["embed", "blocks.0.mlp_out", *(f"blocks.{ix}.resid_post" for ix in range(3))]
+    given = ["blocks.*.resid_post", "module:model.layers.1.mlp.out", "blocks.0.mlp_out", "embed"]
+    names = [str(one.site) for one in linear_act(llama, *rows, given, skip_first=False).maps]
+    posts = [f"blocks.{ix}.resid_post" for ix in range(3)]
+    assert names == ["embed", "blocks.0.mlp_out", posts[0], "module:model.layers.1.mlp.out", *posts[1:]]
+
+
+def test_sites_of_a_model_that_normalises_after_adding_are_fitted_too():
+    bert = from_source(tiny("bert"))
+    rows = [[5, 6, 7, 8], [9, 10, 11, 12]], [[1, 2, 3], [4, 5, 6]]
+    names = [str(one.site) for one in linear_act(bert, *rows, ["blocks.0.ln1", "blocks.0.attn_out"], skip_first=False).maps]
+    assert names == ["blocks.0.attn_out", "blocks.0.ln1"]
 
 
 def test_batches_change_nothing(net, sides):
