@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from optrode.control.adapter_import import Adapted
+from optrode.control.controller import Controller
 from optrode.errors import BadGate, GateNotFinite
 from optrode.gate.actuators import Add, Affine, Clamp, Compute, Mean, Patch, ProjectOut, Scale, Zero
 from optrode.gate.conditions import (
@@ -45,7 +46,7 @@ OPENNESS: Final[dict[str, type]] = {"observed": Observed, "rules": Rules}
 
 PARTS: Final[dict[str, type]] = {
     "chance": Chance, "cosine": Cosine, "disagreement": Disagreement, "first_pass": Aside, "linear": Linear,
-    "reading": Reading, "rule": Rule,
+    "network": Network, "reading": Reading, "rule": Rule,
 }  # fmt: skip
 """What an openness is made of."""
 
@@ -54,7 +55,7 @@ REFUSED: Final[dict[type, tuple[str, str]]] = {
     Compute: ("its function is code, and an artefact holds only data", "write what it does as an affine gate, if it is one"),
     Patch: ("its values belong to one run's rows and positions", "op.clamp(site, vector) holds one vector everywhere"),
     Mean: ("its values come from a recording", "take the mean of it yourself, and write op.clamp(site, mean)"),
-    Network: ("its module is code, and an artefact holds only data", "write a linear probe that does the same"),
+    Network: ("its module is code, and an artefact holds only data", "use a Controller, or a linear probe"),
     PerRow: _BATCH,
     Replayed: _BATCH,
 }
@@ -64,6 +65,7 @@ _NAMES: Final = {kind: name for table in (ACTUATORS, OPENNESS, PARTS) for name, 
 _DTYPES: Final = {name: getattr(torch, name) for name in ("float64", "float32", "float16", "bfloat16", "int64", "bool")}
 _KIND, _ID, _SAME = "kind", "id", "$same"
 _TENSOR, _SITE, _TUPLE, _MAP = "$tensor", "$site", "$tuple", "$map"
+_CONTROLLER, _STATE = "controller", "state"
 
 
 @final
@@ -121,6 +123,8 @@ class Writer:
         if isinstance(value, Aside) and (value.gates or value.model is not None):
             step = "use a first pass without gates, or a probe in the pass itself"
             raise BadGate(f"write {gate}", f"it needs {value}, which no file can hold", next_step=step)
+        if isinstance(value, Network) and type(value.module) is not Controller:
+            raise BadGate(f"write {gate}", REFUSED[Network][0], next_step=REFUSED[Network][1])
         if id(value) in self._seen:
             return {_SAME: self._seen[id(value)]}
         own = {}
@@ -139,6 +143,9 @@ class Writer:
             return {_TUPLE: [self._plain(gate, one, f"{key}.{ix}") for ix, one in enumerate(value)]}
         if isinstance(value, Mapping):
             return {_MAP: {str(name): self._plain(gate, one, f"{key}.{name}") for name, one in value.items()}}
+        if isinstance(value, Controller):
+            state = {name: self._put(gate, tensor, f"{key}.{name}") for name, tensor in value.state_dict().items()}
+            return {_KIND: _CONTROLLER, **_sizes(value), _STATE: {_MAP: state}}
         what = key.rpartition(".")[2]
         if isinstance(value, float) and not math.isfinite(value):
             raise GateNotFinite(f"write {gate}", f"its {what} is {value}", next_step="give a finite number")
@@ -206,9 +213,27 @@ class Reader:
             return parse(data[_SITE])
         if _TUPLE in data:
             return tuple(self._value(one) for one in data[_TUPLE])
+        if data.get(_KIND) == _CONTROLLER:
+            return self._controller(data)
         if _MAP in data:
             return {name: self._value(one) for name, one in data[_MAP].items()}
         return self._object(data, OPENNESS | PARTS)
+
+
+    def _controller(self, data: Mapping[str, Any]) -> Controller:
+        parts = {name: self._value(part) for name, part in data.items() if name not in (_KIND, _STATE)}
+        made = Controller(**parts)
+        made.load_state_dict(self._value(data[_STATE]), assign=True)
+        return made.requires_grad_(False)
+
+
+def _sizes(controller: Controller) -> dict[str, Any]:
+    """What a controller of the same form is made with."""
+    weights = "uniform" if controller.to_weights is None else "learned"
+    return {
+        "sites": {_TUPLE: list(controller.sites)}, "n_features": controller.n_features, "n_gates": controller.n_gates,
+        "n_hidden": controller.hidden.out_features, "amount": controller.amount, "weights": weights,
+    }  # fmt: skip
 
 
 @final
@@ -224,6 +249,8 @@ class Fitter:
         """A gate, or a part of one, with its tensors moved."""
         if isinstance(value, Tensor):
             return value.to(self.device, self.dtype if value.is_floating_point() else value.dtype)
+        if isinstance(value, Controller):
+            return value.to(self.device)  # it computes in a type of its own
         if isinstance(value, tuple):
             return tuple(self.fit(one) for one in value)
         if isinstance(value, Mapping):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import optrode as op
 from optrode.control.artefact import OtherModel, artefact_of, load_artefact, save_artefact
 from optrode.control.card import card_of
+from optrode.control.controller import controller_for, controller_gates
 from optrode.control.direction import Direction
 from optrode.control.kinds_of_gate import ACTUATORS, OPENNESS, PARTS, REFUSED
 from optrode.gate import conditions
@@ -70,7 +71,7 @@ def test_every_kind_that_can_be_written_is_tried_above():
     assert set(actuators()) == set(ACTUATORS)
     written = json.dumps([artefact_of((gate,), _card(gate)).records[0].openness for gate in SAMPLES.values()])
     untried = {name for name in OPENNESS | PARTS if f'"kind": "{name}"' not in written}
-    assert untried == {"disagreement"}  # a pass of another model, which is refused
+    assert untried == {"disagreement", "network"}  # the one needs another model, which is refused; for the other see below
 
 
 def _card(*gates):
@@ -203,3 +204,17 @@ def test_gates_of_directions_come_back_too(tmp_path, model):
     gate = Direction(RESID, drawn(48) / drawn(48).norm(), typical=3.0, method="difference").gate(0.5)
     (back,) = saved(tmp_path / "a", model, gate).gates(model)
     assert same(gate, back) and str(back.site) == f"{RESID}[pos=1:]"
+
+
+@pytest.mark.parametrize("weights", ["learned", "uniform"])
+def test_a_learned_controller_comes_back_as_one_for_all_its_gates(tmp_path, model, weights):
+    steered = [Direction(f"blocks.{k}.resid_post", drawn(48) / drawn(48).norm(), 3.0, "difference") for k in (0, 1)]
+    controller = controller_for(model, steered, "blocks.2.resid_post", n_hidden=5, weights=weights, random_seed=4)
+    controller.standardise(drawn(9, 48))
+    gates = controller_gates(controller, steered, 0.4)
+    back = saved(tmp_path / "a", model, *gates).gates(model)
+    made = back[0].openness.scorer.module
+    assert made is back[1].openness.scorer.module and made is not controller
+    assert not any(parameter.requires_grad for parameter in made.parameters())
+    assert torch.equal(logits(model, *gates), logits(model, *back))
+    assert not torch.allclose(logits(model), logits(model, *back), atol=1e-3)
