@@ -19,7 +19,7 @@ CLAIMS: Final = (
         "accuracy on test items at the dose that is best on validation items, less that of the model left alone",
         Bounds(low=0.05),
         "the same for random vectors of equal norm, each at its own best dose, mean of five", Bounds(high=0.02),
-        "paper", in_part=Bounds(low=0.02),
+        "third party", in_part=Bounds(low=0.02),
     ),
     Claim(
         "V2", "doses -1 to 1", "Its sign matters: the other way, accuracy falls.",
@@ -33,14 +33,14 @@ CLAIMS: Final = (
         "accuracy gained at the dose that is best on validation items",
         Bounds(low=0.05),
         "the same for the axis of differences between random strings and other random strings", Bounds(high=0.02),
-        "paper", in_part=Bounds(low=0.02),
+        "third party", in_part=Bounds(low=0.02),
     ),
     Claim(
         "V4", "R", "So does the mean state on solved items, without a contrast.",
         "accuracy gained at the dose that is best on validation items",
         Bounds(low=0.05),
         "the same for the mean state on random strings", Bounds(high=0.02),
-        "paper", in_part=Bounds(low=0.02),
+        "third party", in_part=Bounds(low=0.02),
     ),
     Claim(
         "V5", "a variant of it", "Solved items less failed ones say more directly what solving takes.",
@@ -54,7 +54,7 @@ CLAIMS: Final = (
         "probability of the right answer with the vector of V1, at its dose, less without",
         Bounds(low=0.05),
         "the same for all answers that are not in the list, together", Bounds(-0.05, 0.05),
-        "paper", in_part=Bounds(low=0.02),
+        "third party", in_part=Bounds(low=0.02),
     ),
     Claim(
         "V7", "KL and accuracy", "At equal change of the answers (KL), other vectors do not help.",
