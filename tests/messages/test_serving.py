@@ -66,7 +66,7 @@ def test_a_server_that_is_started_twice(model):
 
 
 def test_folders_without_artefacts(model, tmp_path):
-    with refused(BadFile, "nowhere", "there is none", "op.save_artefact", by=model):
+    with refused(BadFile, "nowhere", "there is none", "op.control.save_artefact", by=model):
         shelf_of(model, tmp_path / "nowhere")
     with refused(BadFile, "there is no artefact in it", by=model):
         shelf_of(model, tmp_path)

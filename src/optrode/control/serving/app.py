@@ -209,6 +209,5 @@ async def _refuse_path(request: Request, error: Exception) -> Response:
         asked, found = f"{request.method} {path}", f"this path takes {'POST' if path in WRITE else 'GET'}"
         return refusal_response(Refused(405, "method_not_allowed", asked, found, headers=error.headers))
     known = (*READ, *WRITE)
-    near = nearest(path, known)
-    step = "" if near else f"there are {', '.join(known)}"
-    return refusal_response(Refused(404, "not_found", f"path {shown(path)}", "there is none", nearest=near, next_step=step))
+    near = nearest(path, known) or known
+    return refusal_response(Refused(404, "not_found", f"path {shown(path)}", "there is none", nearest=near))

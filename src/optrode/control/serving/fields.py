@@ -20,11 +20,13 @@ def read_json(raw: bytes) -> dict[str, Any]:
     """
     try:
         data = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
+        json.dumps(data, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        found = "it holds half a character (a lone surrogate)"
+        raise Refused(400, "invalid_json", "request body", found, next_step="send whole characters") from None
     except (ValueError, RecursionError) as error:
-        raise Refused(
-            400, "invalid_json", "request body", f"it is not JSON ({error})",
-            next_step='send an object, like {"prompt": "Once", "max_tokens": 8}',
-        ) from None  # fmt: skip
+        found, step = f"it is not JSON ({error})", 'send an object, like {"prompt": "Once", "max_tokens": 8}'
+        raise Refused(400, "invalid_json", "request body", found, next_step=step) from None
     if not isinstance(data, dict):
         raise Refused(400, "invalid_json", "request body", f"it is {kind(data)}", next_step="send a JSON object")
     return data
@@ -41,7 +43,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def kind(value: object) -> str:
     """What a JSON value is, in words."""
-    return _KINDS.get(type(value)) or f"the number {shown(value)}"
+    return _KINDS.get(type(value)) or (f"the number {shown(value)}" if is_number(value) else shown(value))
 
 
 def shown(value: object) -> str:
@@ -61,11 +63,10 @@ def check_keys(data: Mapping[str, Any], known: Collection[str], where: str, para
     """
     for key in data:
         if key not in known:
-            near = nearest(key, known)
-            step = "" if near else f"known are {', '.join(sorted(known))}"
+            near = nearest(key, known) or sorted(known)
             found = "there is no such field"
             asked = f"{shown(key)} in {where}"
-            raise Refused(400, "unknown_field", asked, found, param=param or key, nearest=near, next_step=step)
+            raise Refused(400, "unknown_field", asked, found, param=param or key, nearest=near)
 
 
 def check_neutral(data: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> None:
@@ -136,15 +137,11 @@ def flag(data: Mapping[str, Any], key: str) -> bool:
 
 
 def text(value: object, param: str) -> str:
-    """A string that can be encoded.
+    """A string.
 
     Raises:
-        Refused: it is no string, or holds half a character.
+        Refused: it is none.
     """
     if not isinstance(value, str):
         raise bad(param, param, f"it is {kind(value)}", next_step="give a string")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        raise bad(param, param, "it holds half a character (a lone surrogate)", next_step="send whole characters") from None
     return value

@@ -77,7 +77,7 @@ def _room(model: Model, n_prompt: int, call: Call) -> int:
         return DEFAULT_TOKENS
     room = int(longest) - n_prompt
     if room < max(1, wanted or 1):
-        asked = f"{n_prompt} tokens of prompt" + (f" and {wanted} of answer" if wanted else " and an answer")
+        asked = f"a prompt of {n_prompt} token(s)" + (f" with {wanted} of answer" if wanted else " with an answer")
         step = f"ask for {room} tokens at most" if room > 0 else f"shorten the prompt to {int(longest) - 1} tokens at most"
         found = f"{model.name} has room for {longest} tokens"
         param = "max_tokens" if room > 0 else "messages" if call.is_chat else "prompt"

@@ -90,12 +90,15 @@ def usage(written: Written) -> dict[str, int]:
 
 
 def traced(picked: Sequence[Picked], written: Written) -> list[dict[str, Any]]:
-    """How open each gate was at each new token: at the position that wrote the token, which is the one before it."""
+    """How open each gate was at each new token: at the position that wrote the token, which is the one before it.
+
+    The first token is written at the last position of the prompt, where gates for generated tokens do nothing.
+    """
     values = {} if written.trace is None else written.trace.values
     found, ix = [], 0
     for one in picked:
         for gate in one.gates:
-            openness = _by_token(values.get(ix), written)
+            openness = _within(gate.scope, _by_token(values.get(ix), written))
             found.append({"gate": one.entry.name, "site": str(gate.site), "scope": gate.scope, "openness": openness})
             ix += 1
     return found
@@ -107,3 +110,9 @@ def _by_token(values: Float[Tensor, "1 pos"] | None, written: Written) -> list[f
         return [0.0] * n_new  # its site never came by
     known = [round(float(value), _DECIMALS) for value in values[0, first : first + n_new].tolist()]
     return known + [0.0] * (n_new - len(known))
+
+
+def _within(scope: str, openness: list[float]) -> list[float]:
+    if scope == "generated":
+        return [0.0 if ix == 0 else value for ix, value in enumerate(openness)]
+    return [value if ix == 0 else 0.0 for ix, value in enumerate(openness)] if scope == "prompt" else openness

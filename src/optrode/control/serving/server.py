@@ -78,7 +78,7 @@ class Server:
             raise
         door = Door(self.service.app(), token=token, is_local=is_loopback(self.address))
         config = uvicorn.Config(
-            door, log_config=None, access_log=False, lifespan="off", server_header=False, ws="none",
+            door, log_config=None, access_log=False, lifespan="off", server_header=False, proxy_headers=False, ws="none",
             limit_concurrency=max_batch + max_queue + _SPARE,
         )  # fmt: skip
         self._uvicorn = _Uvicorn(config, self.worker)
@@ -94,7 +94,7 @@ class Server:
         """Answer requests from now on.
 
         Raises:
-            BadOption: it was started before.
+            BadOption: it was started before, or does not start.
         """
         if self._thread is not None:
             raise BadOption(f"server at {self.url}", "it was started before", next_step="make another one")
@@ -102,6 +102,8 @@ class Server:
         self._thread.start()
         while not self._uvicorn.started and self._thread.is_alive():
             time.sleep(0.005)
+        if not self._uvicorn.started:
+            raise BadOption(f"server at {self.url}", "it did not start", next_step="see the log")
         return self
 
     def stop(self, grace_s: float | int = GRACE_S) -> None:

@@ -175,7 +175,7 @@ def _tried(model: Model, entry: Entry) -> Entry:
 
 
 def _artefacts(folder: Path) -> list[Artefact]:
-    step = "write one with op.save_artefact(path, gates, card)"
+    step = "write one with op.control.save_artefact(path, gates, card)"
     if not folder.is_dir():
         found = "it is no folder" if folder.exists() else "there is none"
         raise BadFile(f"folder of artefacts {folder}", found, next_step=step)

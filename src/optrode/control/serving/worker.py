@@ -110,10 +110,11 @@ class Worker:
             self._changed.notify_all()
         for job in waiting:
             job.fail(closing())
-        if self._timer is None:
-            self._timer = Timer(grace_s, self._cut)
-            self._timer.daemon = True
-            self._timer.start()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = Timer(grace_s, self._cut)
+        self._timer.daemon = True
+        self._timer.start()
 
     def join(self, timeout_s: float | int = 30.0) -> bool:
         """Wait until the thread has ended, after `close`; whether it has."""

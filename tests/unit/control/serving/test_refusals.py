@@ -91,7 +91,7 @@ def test_conversations_that_cannot_be(client, body, param, parts):
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1" + "0" * 400, "9" * 4000])
-def test_doses_that_are_no_finite_numbers(client, number):
+def test_doses_that_are_no_finite_numbers(client, number):  # the last two do not fit a float
     error = told(client, TEXT, nan_body(number))
     assert 'dose of gate "steer"' in error["message"] and "not a finite number" in error["message"]
     assert len(error["message"]) < 300

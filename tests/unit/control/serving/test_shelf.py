@@ -1,5 +1,7 @@
 """The shelf: artefacts and functions by name, checked before anything is served."""
 
+from pathlib import Path
+
 import httpx
 import openai
 import pytest
@@ -8,6 +10,7 @@ import optrode as op
 from optrode.control.artefact import OtherModel, load_artefact, save_artefact
 from optrode.control.card import card_of
 from optrode.control.generate import Request, generate
+from optrode.control.serving import app, call, door, prompting, server
 from optrode.control.serving.call import Asked
 from optrode.control.serving.server import Server
 from optrode.control.serving.shelf import shelf_of
@@ -15,20 +18,17 @@ from optrode.model.tiny import tiny
 from tests.unit.control.serving.samples import PROMPT, chatty, late, steer
 
 
-def save(folder, name, make, **said):
+def save(path, name, make, **said):
     gates = make(1.0)
-    folder.mkdir(parents=True, exist_ok=True)
-    card = card_of(chatty(), gates, name=name, behaviour=f"Does {name}.", **said)
-    return save_artefact(folder / name if not said.pop("whole", False) else folder, gates, card)
+    return save_artefact(path, gates, card_of(chatty(), gates, name=name, behaviour=f"Does {name}.", **said))
 
 
 @pytest.fixture
 def folder(tmp_path):
-    save(tmp_path, "joy", steer, dose=0.5, dose_range=(-1.0, 1.0), evaluation={"effect": 0.25})
+    save(tmp_path / "joy", "joy", steer, dose=0.5, dose_range=(-1.0, 1.0), evaluation={"effect": 0.25})
     inner = tmp_path / "brief-one"
     inner.mkdir()
-    gates = late(1.0)
-    save_artefact(inner, gates, card_of(chatty(), gates, name="brief", behaviour="Says less."))
+    save(inner, "brief", late)
     (tmp_path / "notes.json").write_text('{"kind": "Grid"}')
     return tmp_path
 
@@ -59,9 +59,9 @@ def test_a_dose_outside_of_the_recommended_range_is_held_and_noted(folder):
 
 
 def test_a_folder_is_served_with_its_cards(folder):
-    with Server(chatty(), folder, port=0, name="tiny") as server:
-        listed = httpx.get(f"{server.url}/v1/gates").json()["data"]
-        with openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as api:
+    with Server(chatty(), folder, port=0, name="tiny") as running:
+        listed = httpx.get(f"{running.url}/v1/gates").json()["data"]
+        with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as api:
             found = api.completions.create(model="tiny", prompt=PROMPT, max_tokens=8, extra_body={"gates": ["joy"]})
     assert [one["name"] for one in listed] == ["joy", "brief"]
     assert listed[0]["dose_range"] == [-1.0, 1.0] and listed[0]["card"]["evaluation"] == {"effect": 0.25}
@@ -78,3 +78,12 @@ def test_artefacts_of_another_model_can_be_allowed(folder):
 
 def test_folders_and_functions_go_together(folder):
     assert list(shelf_of(chatty(), folder, {"mine": steer}).entries) == ["joy", "brief", "mine"]
+
+
+def test_the_page_on_serving_says_what_the_server_does():
+    page = (Path(__file__).parents[4] / "docs" / "serving.md").read_text()
+    assert all(path in page for path in (*app.READ, *app.WRITE))
+    assert f"within {app.BODY_S:g} s" in page and f"`stop` ({call.MAX_STOPS} at most)" in page
+    assert f"token of {door.SHORTEST} characters" in page and door.TOKEN_VARIABLE in page
+    assert f"`max_tokens` is {prompting.DEFAULT_TOKENS} unless given" in page
+    assert server.MAX_BODY == 1 << 20 and "`max_body` (1 MiB)" in page and f"{server.GRACE_S:g} seconds" in page
