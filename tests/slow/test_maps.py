@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import optrode as op
-from optrode.control.lineas import lineas
+from optrode.control.end_to_end import lineas
 from optrode.control.transport import distance, linear_act
 from optrode.gate.place import gates
 

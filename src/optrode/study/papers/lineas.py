@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from optrode.claims import Line, Measured
-from optrode.control.lineas import lineas
+from optrode.control.end_to_end import lineas
 from optrode.control.transport import Map, Maps, distance, linear_act
 from optrode.gate.gate import Gate
 from optrode.model.model import Model

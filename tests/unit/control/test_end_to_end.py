@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from optrode.control.lineas import lineas
+from optrode.control.end_to_end import lineas
 from optrode.control.transport import distance, linear_act
 from optrode.control.wasserstein import wasserstein
 from optrode.errors import BadOption
