@@ -5,7 +5,7 @@
     ├── SiteError       BadName · UnknownSite · SiteUnavailable · NotRecorded
     ├── GateError       BadGate · GateShape · GateDtype · GateDevice · GateNotFinite · GateNotFired
     ├── TaskError       UnknownTask · BadPairs · NoPairs · TaskTooHard
-    └── RunError        BadFile · BadOption · RunBusy · BadStore · StoreFull · LossNotFinite
+    └── RunError        BadFile · BadOption · RunBusy · BadStore · StoreFull · LossNotFinite · DoseNotFound · NoneAllowed
 """
 
 from collections.abc import Iterable, Sequence
@@ -158,12 +158,32 @@ class LossNotFinite(RunError):
     code = "loss-not-finite"
 
 
+class DoseNotFound(RunError):
+    """No dose was found that has the divergence asked for."""
+
+    code = "dose-not-found"
+
+
+class NoneAllowed(RunError):
+    """Nothing that was tried keeps the limits."""
+
+    code = "none-allowed"
+
+
 class ForeignHooks(UserWarning):
     """The module carries forward hooks that Optrode did not place. They stay, and run before ours."""
 
 
 class NotPacked(UserWarning):
     """A model's trials cannot share passes; they start at their first gated layer, or run in full."""
+
+
+class OtherModel(UserWarning):
+    """An artefact is used on a model with other weights than it was made on."""
+
+
+class SinkIncluded(UserWarning):
+    """Position 0, which is an attention sink in many models, is part of what is averaged."""
 
 
 class CacheRebuilt(UserWarning):

@@ -19,6 +19,7 @@ from optrode.tasks import find_task
 from optrode.tasks.files import read_pairs
 from optrode.trial.prompts import Pair, Task
 from tests.messages.conftest import PROMPT
+from tests.words import worded
 
 ROOT = Path(__file__).parents[2]
 Z = "blocks.1.attn.z"
@@ -82,6 +83,22 @@ def no_number():
     op.train.fit(op.train.Plan("toy", lambda seed: op.load(tiny("llama"), check=False), lambda *_: None, loss, 1))
 
 
+SIDES = op.control.Contrast((PROMPT, "The city", "She was"), ("He was", "John went", "So he"))
+
+
+def _ruinous(model):
+    """Steering that makes every answer very unlikely."""
+    gates = {"noise": lambda dose: (op.add("blocks.*.resid_post", dose * torch.ones(model.table.d_model)),)}
+    return op.control.choose(model, gates, (PROMPT,), lambda texts: [0.0], doses=(900.0,), max_d_nll=-9.0, n_tokens=2)
+
+
+def _foreign(model, path):
+    """An artefact of another model of the same size."""
+    gates = (op.add("blocks.1.resid_post", torch.ones(model.table.d_model)),)
+    saved = op.control.save_artefact(path / "one", gates, op.control.card_of(model, gates, name="one", behaviour="More."))
+    return op.control.load_artefact(saved).gates(worded(random_seed=7), allow_other=True)
+
+
 EVERY = {
     "UnknownModel": lambda model, path: op.load("smolm2"),
     "UnsupportedArchitecture": lambda model, path: tiny("lama"),
@@ -108,6 +125,10 @@ EVERY = {
     "BadStore": lambda model, path: damaged_store(path),
     "StoreFull": lambda model, path: full_store(path),
     "LossNotFinite": lambda model, path: no_number(),
+    "DoseNotFound": lambda model, path: op.control.iso_kl(model, lambda dose: (op.scale(Z, 1.0),), (PROMPT,), n_tokens=2),
+    "NoneAllowed": lambda model, path: _ruinous(model).best,
+    "OtherModel": lambda model, path: _foreign(model, path),
+    "SinkIncluded": lambda model, path: op.control.directions(model, SIDES, "embed", with_sink=True),
     "NotPacked": lambda model, path: op.sweep(op.load(tiny("bloom")), a_task(), op.zero("blocks.*.mlp_out", each="layer")),
     "ForeignHooks": lambda model, path: hooked(),
     "CacheRebuilt": lambda model, path: broken_cache(path),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from optrode.arrays import AGAIN
 from optrode.control.card import Card
 from optrode.control.kinds_of_gate import Fitter, GateRecord, Reader, Writer
-from optrode.errors import BadFile, BadGate, BadOption, GateNotFinite, GateShape, OptrodeError
+from optrode.errors import BadFile, BadGate, BadOption, GateNotFinite, GateShape, OptrodeError, OtherModel
 from optrode.gate.gate import Gate
 from optrode.gate.place import check_value
 from optrode.model.model import Model
@@ -25,10 +25,6 @@ from optrode.site.select import select_sites
 
 IN_FOLDER: Final = "artefact.json"
 """Name of the JSON file of an artefact that is a folder."""
-
-
-class OtherModel(UserWarning):
-    """An artefact is used on a model with other weights than it was made on."""
 
 
 @final

@@ -11,19 +11,13 @@ from typing import Any, Final, final
 from optrode.control.direction import Direction
 from optrode.control.dose import GatesAt
 from optrode.control.rollout import Prompt, Rollout, roll_out
-from optrode.errors import BadOption, RunError
+from optrode.errors import BadOption, NoneAllowed
 from optrode.model.model import Model
 
 Score = Callable[[Sequence[str | tuple[int, ...]]], Sequence[float]]
 """Answers (texts, or token ids where the model has no tokenizer) -> one number for each, higher is better."""
 
 DOSES: Final = (0.1, 0.2, 0.3, 0.4)
-
-
-class NoneAllowed(RunError):
-    """Nothing that was tried keeps the limits."""
-
-    code = "none-allowed"
 
 
 @final

@@ -13,7 +13,7 @@ from typing import Final, final
 import torch
 
 from optrode.control.rollout import Prompt, roll_out
-from optrode.errors import BadOption, RunError
+from optrode.errors import BadOption, DoseNotFound
 from optrode.gate.gate import Gate
 from optrode.model.model import Model
 
@@ -22,12 +22,6 @@ GatesAt = Callable[[float], Sequence[Gate]]
 
 _STRIDE: Final = 8.0
 """Greatest factor from one dose to the next while the target is not yet enclosed."""
-
-
-class DoseNotFound(RunError):
-    """No dose was found that has the divergence asked for."""
-
-    code = "dose-not-found"
 
 
 @final

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from optrode.axes import BATCH, FEATURE, HEAD, POS
 from optrode.control.contrast import Answered, Sample
-from optrode.errors import BadOption, BadPairs, SiteUnavailable, nearest
+from optrode.errors import BadOption, BadPairs, SinkIncluded, SiteUnavailable, nearest
 from optrode.model.model import Batch, Model
 from optrode.model.names import parse
 from optrode.site.recording import Recording, record
@@ -29,10 +29,6 @@ Through = Callable[[Tensor], Tensor]
 
 _STEP: Final = 16
 """Texts of one pass."""
-
-
-class SinkIncluded(UserWarning):
-    """Position 0, which is an attention sink in many models, is part of what is averaged."""
 
 
 @dataclass(frozen=True, eq=False)

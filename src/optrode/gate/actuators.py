@@ -178,7 +178,8 @@ class ProjectOut(Actuator):
         directions = torch.atleast_2d(self.directions)
         if directions.dim() > 2 or directions.shape[-1] != h.shape[-1]:
             raise _wrong_shape(directions, h, site)
-        basis = torch.linalg.qr(directions.T).Q
+        wide = directions.float() if directions.dtype in (torch.float16, torch.bfloat16) else directions  # no QR of half
+        basis = torch.linalg.qr(wide.T).Q.to(h.dtype)
         kept: Tensor = h - (h @ basis) @ basis.T
         return kept
 
