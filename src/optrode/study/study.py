@@ -33,6 +33,13 @@ NAMES: Final = (
     "rlvr-off-principals",
     "thinking-sparks",
     "global-workspace",
+    "lineas",
+    "guiding-giants",
+    "repe-reasoning",
+    "activation-reasoning",
+    "emotion-circuits",
+    "refusal-tokens",
+    "refusal-cliff",
 )
 """Every study, in the order of the gallery."""
 
