@@ -51,7 +51,7 @@ CLAIMS: Final = (
         "own", in_part=Bounds(low=0.5),
     ),
     Claim(
-        "L6", "introduction", "Output quality is kept.",
+        "L6", "abstract", "Output quality is kept.",
         "share of words whose concept may follow the one before, with the maps of L5 over without",
         Bounds(low=0.9),
         "the same at twice the strength: what damage looks like", Bounds(high=0.9),
