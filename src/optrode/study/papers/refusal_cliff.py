@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import isnan
+from math import isnan, nan
 from statistics import mean
 from typing import Final, final
 
@@ -218,7 +218,12 @@ def _judge(lab: _Lab, found: _Found, model: Model, probe: Probe, attack: Request
     is_attack = (pool.is_harmful & pool.is_framed).float()
     found.claim("C7", float(is_attack[deepest].mean()), mean(float(is_attack[rows].mean()) for rows in drawn))
     anyhow = mean(steps[f"random {ix}"] for ix in range(N_DRAWS))
-    found.claim("C8", steps["deepest"] / steps["all"], anyhow / steps["all"])
+    found.claim("C8", _over(steps["deepest"], steps["all"]), _over(anyhow, steps["all"]))
+
+
+def _over(steps: float, of_all: float) -> float:
+    """Steps in units of those that all examples take; NaN where the attack never succeeded, so that nothing is restored."""
+    return steps / of_all if of_all else nan
 
 
 def _pool(lab: _Lab) -> Requests:

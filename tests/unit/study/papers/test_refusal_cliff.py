@@ -1,12 +1,13 @@
 """The refusal cliff: arms start from the same network, examples are as rare as said, titles say the medians."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
 from optrode.claims import Line, Measured
-from optrode.study.papers.refusal_cliff import ARMS, STUDY, _Lab, _place, _pool
+from optrode.study.papers.refusal_cliff import ARMS, STUDY, _Lab, _over, _place, _pool
 from optrode.study.papers.refusal_cliff_claims import ATTACK_SHARE
 from optrode.study.study import Outcome, Setting
 
@@ -35,6 +36,11 @@ def test_attacks_are_rare_among_the_examples():
 def test_the_first_place_is_one():
     effects = torch.tensor([[0.0, 3.0], [5.0, 1.0]])
     assert [_place(effects, ((layer, head),)) for layer in (0, 1) for head in (0, 1)] == [4, 2, 1, 3]
+
+
+def test_where_the_attack_never_succeeds_nothing_is_restored():
+    assert _over(3.0, 6.0) == 0.5
+    assert math.isnan(_over(0.0, 0.0))
 
 
 def test_test_requests_are_thought_by_the_network_itself(lab):
