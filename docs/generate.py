@@ -15,7 +15,8 @@ from optrode.study.ledger import overview, page, read_ledger
 
 DOCS = Path(__file__).parent
 COMMANDS = (
-    "", "find", "compare", "sweep", "train", "study", "study list", "study run", "study show", "sites", "record", "report",
+    "", "find", "compare", "sweep", "train", "study", "study list", "study run", "study show", "steer", "steer fit",
+    "steer try", "steer eval", "steer export", "steer serve", "sites", "record", "report",
     "runs", "export", "tasks", "models",
 )  # fmt: skip
 README = DOCS.parent / "README.md"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from optrode.control import demos
     from optrode.control.adapter_export import export_adapter
     from optrode.control.adapter_import import load_adapter
-    from optrode.control.artefact import Artefact, load_artefact, save_artefact
+    from optrode.control.artefact import Artefact, artefact_of, load_artefact, save_artefact
     from optrode.control.behaviours import Behaviour, Exchange, Trigger, chat
     from optrode.control.card import Card, card_of
     from optrode.control.choosing import Choice, choose
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from optrode.control.control_vector import export_control_vector, load_control_vector
     from optrode.control.controller import Controller, controller_for, controller_gates
     from optrode.control.controller_training import train_controller
-    from optrode.control.direction import Direction, directions, shuffled
+    from optrode.control.direction import Direction, directions, judged, shuffled
     from optrode.control.dose import IsoKL, iso_kl
     from optrode.control.end_to_end import lineas
     from optrode.control.evaluating import evaluate
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from optrode.control.gate_quality import benefits_of, quality
     from optrode.control.judges import Judge, kappa, validate
     from optrode.control.latched import fit_cast, fit_probe
-    from optrode.control.lowrank import learn_low_rank
-    from optrode.control.merging import merge
+    from optrode.control.lowrank import LowRankMaps, continuation_loss, learn_low_rank
+    from optrode.control.merging import merge, weight_changes
     from optrode.control.records import Evaluation, GateQuality
     from optrode.control.sae import SAE, rank_latents
     from optrode.control.sae_files import load_sae, save_sae
     from optrode.control.sae_training import train_sae
     from optrode.control.states import typical_norm
     from optrode.control.steering import Fitted, fit, fit_texts
-    from optrode.control.transport import Maps, aura, linear_act
+    from optrode.control.transport import Map, Maps, aura, distance, linear_act
 
 _HOMES: Final = {
     "adapter_export": ("export_adapter",),
     "adapter_import": ("load_adapter",),
-    "artefact": ("Artefact", "load_artefact", "save_artefact"),
+    "artefact": ("Artefact", "artefact_of", "load_artefact", "save_artefact"),
     "behaviours": ("Behaviour", "Exchange", "Trigger", "chat"),
     "card": ("Card", "card_of"),
     "choosing": ("Choice", "choose"),
@@ -51,7 +51,7 @@ _HOMES: Final = {
     "control_vector": ("export_control_vector", "load_control_vector"),
     "controller": ("Controller", "controller_for", "controller_gates"),
     "controller_training": ("train_controller",),
-    "direction": ("Direction", "directions", "shuffled"),
+    "direction": ("Direction", "directions", "judged", "shuffled"),
     "dose": ("IsoKL", "iso_kl"),
     "end_to_end": ("lineas",),
     "evaluating": ("evaluate",),
@@ -59,26 +59,27 @@ _HOMES: Final = {
     "gate_quality": ("benefits_of", "quality"),
     "judges": ("Judge", "kappa", "validate"),
     "latched": ("fit_cast", "fit_probe"),
-    "lowrank": ("learn_low_rank",),
-    "merging": ("merge",),
+    "lowrank": ("LowRankMaps", "continuation_loss", "learn_low_rank"),
+    "merging": ("merge", "weight_changes"),
     "records": ("Evaluation", "GateQuality"),
     "sae": ("SAE", "rank_latents"),
     "sae_files": ("load_sae", "save_sae"),
     "sae_training": ("train_sae",),
     "states": ("typical_norm",),
     "steering": ("Fitted", "fit", "fit_texts"),
-    "transport": ("Maps", "aura", "linear_act"),
+    "transport": ("Map", "Maps", "aura", "distance", "linear_act"),
 }
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "Answered", "Artefact", "Behaviour", "Card", "Choice", "Contrast", "Controller", "Direction", "Evaluation",
-    "Exchange", "Fitted", "GateQuality", "IsoKL", "Judge", "Maps", "SAE", "Trigger", "aura", "benefits_of", "card_of",
-    "chat", "choose", "controller_for", "controller_gates", "demos", "directions", "evaluate", "export_adapter",
-    "export_control_vector", "family", "fit", "fit_cast", "fit_condition", "fit_probe", "fit_texts", "iso_kl", "kappa",
-    "learn_low_rank", "linear_act", "lineas", "load_adapter", "load_artefact", "load_control_vector", "load_sae", "merge",
-    "quality", "rank_latents", "save_artefact", "save_sae", "shortest_minus_longest", "shuffled", "train_controller",
-    "train_sae", "typical_norm", "validate",
+    "Exchange", "Fitted", "GateQuality", "IsoKL", "Judge", "LowRankMaps", "Map", "Maps", "SAE", "Trigger", "artefact_of",
+    "aura", "benefits_of", "card_of", "chat", "choose", "continuation_loss", "controller_for", "controller_gates",
+    "demos", "directions", "distance", "evaluate", "export_adapter", "export_control_vector", "family", "fit", "fit_cast",
+    "fit_condition", "fit_probe", "fit_texts", "iso_kl", "judged", "kappa", "learn_low_rank", "linear_act", "lineas",
+    "load_adapter", "load_artefact", "load_control_vector", "load_sae", "merge", "quality", "rank_latents",
+    "save_artefact", "save_sae", "shortest_minus_longest", "shuffled", "train_controller", "train_sae", "typical_norm",
+    "validate", "weight_changes",
 ]  # fmt: skip
 
 
