@@ -1,6 +1,7 @@
 """The HTTP side: paths, bodies, streams."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, final
@@ -177,7 +178,7 @@ def _deliverer(inbox: "asyncio.Queue[Event]") -> Callable[[Event], None]:
     loop = asyncio.get_running_loop()
 
     def deliver(event: Event) -> None:
-        if not loop.is_closed():
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the server is down, and nobody waits
             loop.call_soon_threadsafe(inbox.put_nowait, event)
 
     return deliver

@@ -38,13 +38,13 @@ class Worker:
         engine: runs one batch.
         max_batch: jobs in a batch at most.
         max_queue: jobs that wait at most.
-        gather_s: how long the first job of a batch waits for others.
+        gather_s: how long the first job of a batch waits for others; less than a token takes on most models.
 
     Raises:
         BadOption: a number is less than 1.
     """
 
-    def __init__(self, engine: Engine, *, max_batch: int = 8, max_queue: int = 64, gather_s: float | int = 0.005) -> None:
+    def __init__(self, engine: Engine, *, max_batch: int = 8, max_queue: int = 64, gather_s: float | int = 0.02) -> None:
         for name, value in {"max_batch": max_batch, "max_queue": max_queue}.items():
             if value < 1:
                 raise BadOption(f"{name}={value}", "there has to be room for one request", next_step=f"{name}=1 or more")
