@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import pytest
 import steering_samples as samples
 
-from optrode.reports.page import Page
+from optrode.reports.page import Page, report
 from optrode.reports.steering import (
     lead_of_control,
     sentence,
@@ -148,3 +148,10 @@ def test_a_page_of_both_is_headed_by_the_steering():
 def test_the_same_record_gives_the_same_page():
     one, same = (page_of(samples.evaluation(), samples.gate_quality()).html() for _ in range(2))
     assert one == same and "no-referrer" in one
+
+
+def test_records_of_control_are_reported_like_all_others():
+    page = report(samples.gate_quality(), samples.evaluation())
+    assert page.title == "Steering sentiment in smollm2" and page.lead == steering_lead(samples.evaluation(), page.title)
+    assert [one.key for one in page.sections][-1] == "provenance"
+    assert "Gate quality" in page.sections[-1].body and report(samples.gate_quality()).title.startswith("A gate that opens")
