@@ -115,21 +115,25 @@ def fit_probe(
 
 def fit_cast(
     model: Model, positive: Sequence[Sample], negative: Sequence[Sample],
-    sites: str | Sequence[str] = "blocks.*.resid_post", *, read: Read = "mean", with_sink: bool = False,
-    random_seed: int = 0,
+    sites: str | Sequence[str] = "blocks.*.resid_post", *, read: Read = "mean", method: str = "paired-pca",
+    with_sink: bool = False, random_seed: int = 0,
 ) -> Latched:  # fmt: skip
     """The projected cosine at the site, and with the threshold and side, that have the greatest F1 on texts to choose on.
 
     Every threshold between two scores is tried. Of equal F1, the earlier site, the side "above" and the lower threshold.
+    The score sees how large a state's part along the direction is, not its sign: sets of one form, whose states differ
+    little in that, are often refused here where a probe tells them well.
 
     Args:
         sites: names or patterns.
+        method: of `directions`: "paired-pca" as published, or "difference" of means, ...
         with_sink: let position 0 count in the mean, as the published code does. That warns, and makes a condition for no
             gate: where it is an attention sink the score tells prompts by their length, and often the wrong way round.
         random_seed: of the parting.
 
     Raises:
         BadGate: it does not tell the texts that it is judged on better than chance.
+        BadOption: no such method.
         BadPairs: fewer than six texts on a side, or states that do not differ.
         BadName, UnknownSite, SiteUnavailable: from the sites.
     """
@@ -137,7 +141,7 @@ def fit_cast(
     best: tuple[float, float, Side, States, Cosine, tuple[Tensor, Tensor]] | None = None
     for states in read_states(model, _texts(contrast), sites, read=read, with_sink=with_sink):
         parts = _parted(states, contrast, random_seed)
-        scorer = _scorer(*parts[0])
+        scorer = _scorer(method, *parts[0])
         chosen, judged = ((_cosines(scorer, high), _cosines(scorer, low)) for high, low in parts[1:])
         for f1, threshold, side in _grid(*chosen):
             if best is None or f1 > best[0]:
@@ -150,7 +154,7 @@ def fit_cast(
 
 def cast_separation(
     model: Model, positive: Sequence[Sample], negative: Sequence[Sample], site: str, *, read: Read = "mean",
-    with_sink: bool = False, random_seed: int = 0,
+    method: str = "paired-pca", with_sink: bool = False, random_seed: int = 0,
 ) -> float:  # fmt: skip
     """Area under the ROC curve of CAST's score at one site, higher for positive texts, on those that nothing is found from.
 
@@ -160,7 +164,7 @@ def cast_separation(
     contrast = _checked(positive, negative)
     (states,) = _one(read_states(model, _texts(contrast), site, read=read, with_sink=with_sink))
     found, *others = _parted(states, contrast, random_seed)
-    scorer = _scorer(*found)
+    scorer = _scorer(method, *found)
     high, low = (torch.cat([_cosines(scorer, part[ix]) for part in others]) for ix in (0, 1))
     return separation(high, low)
 
@@ -197,9 +201,11 @@ def _grid(high: Float64[Tensor, " positive"], low: Float64[Tensor, " negative"])
         yield float(f1[at]), float(bounds[at]), side
 
 
-def _scorer(positive: Float64[Tensor, "positive feature"], negative: Float64[Tensor, "negative feature"]) -> Cosine:
+def _scorer(
+    method: str, positive: Float64[Tensor, "positive feature"], negative: Float64[Tensor, "negative feature"]
+) -> Cosine:
     n = min(len(positive), len(negative))
-    return Cosine(fit("paired-pca", positive[:n], negative[:n]).vector, is_projected=True)
+    return Cosine(fit(method, positive[:n], negative[:n]).vector, is_projected=True)
 
 
 def _cosines(scorer: Cosine, states: Float64[Tensor, "text feature"]) -> Float64[Tensor, " text"]:

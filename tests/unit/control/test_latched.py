@@ -74,6 +74,7 @@ def test_the_threshold_of_a_probe_lets_the_rate_through_on_the_texts_that_it_is_
 def test_the_site_with_the_best_f1_is_taken(model):
     found = fit_cast(model, POSITIVE, NEGATIVE, "blocks.*.resid_pre")
     assert found.site == SITE and found.separation >= 0.9
+    assert fit_cast(model, POSITIVE, NEGATIVE, SITE, method="difference").separation >= 0.9
 
 
 @settings(max_examples=50, deadline=None)
@@ -117,5 +118,7 @@ def test_few_texts_rates_out_of_range_and_several_sites_of_a_probe_are_refused(m
         fit_probe(model, POSITIVE[:5], NEGATIVE, SITE)
     with pytest.raises(BadOption, match="rate"):
         fit_probe(model, POSITIVE, NEGATIVE, SITE, rate=1.0)
+    with pytest.raises(BadOption, match="method"):
+        fit_cast(model, POSITIVE, NEGATIVE, SITE, method="paired-pcs")
     with pytest.raises(BadOption, match="reads 3 sites"):
         fit_probe(model, POSITIVE, NEGATIVE, "blocks.*.resid_post")
