@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from optrode.control.sae import SAE, rank_latents
     from optrode.control.sae_files import load_sae, save_sae
     from optrode.control.sae_training import train_sae
+    from optrode.control.serving.server import Server, serve
+    from optrode.control.serving.shelf import Shelf, shelf_of
     from optrode.control.states import typical_norm
     from optrode.control.steering import Fitted, fit, fit_texts
     from optrode.control.transport import Map, Maps, aura, distance, linear_act
@@ -65,6 +67,8 @@ _HOMES: Final = {
     "sae": ("SAE", "rank_latents"),
     "sae_files": ("load_sae", "save_sae"),
     "sae_training": ("train_sae",),
+    "serving.server": ("Server", "serve"),
+    "serving.shelf": ("Shelf", "shelf_of"),
     "states": ("typical_norm",),
     "steering": ("Fitted", "fit", "fit_texts"),
     "transport": ("Map", "Maps", "aura", "distance", "linear_act"),
@@ -73,13 +77,13 @@ _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in name
 
 __all__ = [
     "Answered", "Artefact", "Behaviour", "Card", "Choice", "Contrast", "Controller", "Direction", "Evaluation",
-    "Exchange", "Fitted", "GateQuality", "IsoKL", "Judge", "LowRankMaps", "Map", "Maps", "SAE", "Trigger", "artefact_of",
-    "aura", "benefits_of", "card_of", "chat", "choose", "continuation_loss", "controller_for", "controller_gates",
-    "demos", "directions", "distance", "evaluate", "export_adapter", "export_control_vector", "family", "fit", "fit_cast",
-    "fit_condition", "fit_probe", "fit_texts", "iso_kl", "judged", "kappa", "learn_low_rank", "linear_act", "lineas",
-    "load_adapter", "load_artefact", "load_control_vector", "load_sae", "merge", "quality", "rank_latents",
-    "save_artefact", "save_sae", "shortest_minus_longest", "shuffled", "train_controller", "train_sae", "typical_norm",
-    "validate", "weight_changes",
+    "Exchange", "Fitted", "GateQuality", "IsoKL", "Judge", "LowRankMaps", "Map", "Maps", "SAE", "Server", "Shelf",
+    "Trigger", "artefact_of", "aura", "benefits_of", "card_of", "chat", "choose", "continuation_loss", "controller_for",
+    "controller_gates", "demos", "directions", "distance", "evaluate", "export_adapter", "export_control_vector",
+    "family", "fit", "fit_cast", "fit_condition", "fit_probe", "fit_texts", "iso_kl", "judged", "kappa", "learn_low_rank",
+    "linear_act", "lineas", "load_adapter", "load_artefact", "load_control_vector", "load_sae", "merge", "quality",
+    "rank_latents", "save_artefact", "save_sae", "serve", "shelf_of", "shortest_minus_longest", "shuffled",
+    "train_controller", "train_sae", "typical_norm", "validate", "weight_changes",
 ]  # fmt: skip
 
 

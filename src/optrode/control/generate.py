@@ -17,9 +17,9 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor
 
-from optrode.control.sampling import Sampling
+from optrode.control.sampling import Sampling, Sound
 from optrode.control.watching import Finish, Watcher
-from optrode.errors import BadGate, BadOption, GateNotFinite, UnsupportedArchitecture
+from optrode.errors import BadGate, BadOption, GateNotFinite, GateNotFired, UnsupportedArchitecture
 from optrode.gate.gate import Gate
 from optrode.gate.place import gates
 from optrode.gate.trace import Trace
@@ -116,9 +116,14 @@ def generate(
     rows = [model.encode(one.prompt) for one in asked]
     watcher = Watcher(model, asked, max(map(len, rows)), _ends(model), on_token, cancelled)
     held, numbers = by_row(asked)
-    with gates(model, *held, trace=any(one.trace for one in asked)) as keeper, generation([len(row) for row in rows]):
-        _run(model, asked, rows, watcher)
-        trace = keeper.trace if any(one.trace for one in asked) else None
+    trace: Trace | None = None
+    try:
+        with gates(model, *held, trace=any(one.trace for one in asked)) as keeper, generation([len(row) for row in rows]):
+            _run(model, asked, rows, watcher)
+            trace = keeper.trace if any(one.trace for one in asked) else None
+    except GateNotFired:
+        if max(map(len, watcher.tokens)) > 1 or all(gate.scope != "generated" for gate in held):
+            raise  # an answer of one token has no generated position that a gate could act on
     return tuple(
         Written(*watcher.answer(ix), len(rows[ix]), _trace_of(trace, ix, numbers[ix]) if one.trace and trace else None)
         for ix, one in enumerate(asked)
@@ -167,7 +172,7 @@ def by_row(requests: Sequence[Request]) -> tuple[list[Gate], list[list[int]]]:
         mine = []
         for nth, gate in enumerate(request.gates):
             key = (id(gate), sum(other is gate for other in request.gates[:nth]))  # held twice is done twice
-            if key not in number:
+            if key not in number or mine and number[key] < mine[-1]:  # shared where it comes in the same order
                 number[key] = len(held)
                 held.append(gate)
                 rows.append([])
@@ -209,6 +214,6 @@ def _run(model: Model, requests: Sequence[Request], rows: Sequence[Sequence[int]
     generate: Any = model.module.generate
     generate(
         input_ids=token_ids, attention_mask=mask, generation_config=config,
-        logits_processor=LogitsProcessorList([Sampling(requests)] if drawn else []),
+        logits_processor=LogitsProcessorList([Sound(), *([Sampling(requests)] if drawn else [])]),
         stopping_criteria=StoppingCriteriaList([watcher]),
     )  # fmt: skip

@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from optrode.errors import GateNotFinite
+
 
 @runtime_checkable
 class Drawn(Protocol):
@@ -26,6 +28,20 @@ class Drawn(Protocol):
     def seed(self) -> int:
         """Of the row's own random numbers."""
         ...
+
+
+@final
+class Sound:
+    """A logits processor that refuses to choose a token from what is not a number: a dose was too large for the model."""
+
+    def __call__(
+        self, input_ids: Int[Tensor, "rows pos"], scores: Float[Tensor, "rows token"]
+    ) -> Float[Tensor, "rows token"]:
+        bad = scores.isnan().any(-1)
+        if bool(bad.any()):
+            found = "its logits are not numbers (NaN): what its gates do is too large for the model's arithmetic"
+            raise GateNotFinite(f"row {int(bad.nonzero()[0])}", found, next_step="lower the doses of its gates")
+        return scores
 
 
 @final

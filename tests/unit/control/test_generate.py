@@ -86,6 +86,27 @@ def test_dose_zero_is_the_plain_model(model):
     assert plain.token_ids == zero.token_ids
 
 
+def test_shared_gates_act_in_the_order_of_each_request(model):
+    a, z = op.add("blocks.0.resid_post", vector(model)), op.scale("blocks.0.resid_post", 0.2)
+    asked = [Request(PROMPTS[0], (a, z), 8), Request(PROMPTS[0], (z, a), 8), Request(PROMPTS[2], (z,), 8)]
+    together = generate(model, asked)
+    assert [one.token_ids for one in together] == [generate(model, one)[0].token_ids for one in asked]
+    assert together[0].token_ids != together[1].token_ids
+
+
+def test_an_answer_of_one_token_needs_no_generated_position(model):
+    late = op.add("blocks.0.resid_post", vector(model), scope="generated")
+    assert (
+        generate(model, Request(PROMPTS[0], (late,), 1))[0].token_ids
+        == generate(model, Request(PROMPTS[0], (), 1))[0].token_ids
+    )
+
+
+def test_a_dose_that_leaves_no_number_is_refused(model):
+    with pytest.raises(GateNotFinite, match="lower the doses"):
+        generate(model, Request(PROMPTS[0], (op.add("blocks.0.resid_post", vector(model), strength=1e308),), 4))
+
+
 class TestStreams:
     def test_pieces_join_to_the_text(self, model):
         asked = [Request("the red cat", max_new_tokens=9), Request("a", temperature=1.0, seed=3, max_new_tokens=14)]
@@ -162,8 +183,8 @@ class TestWrongInput:
     @pytest.mark.parametrize(
         ("options", "kind"),
         [
-            ({"max_new_tokens": 0}, BadOption), ({"temperature": -1.0}, BadOption), ({"temperature": float("nan")}, BadOption),
-            ({"top_p": 0.0}, BadOption), ({"gates": (op.zero("embed", rows=[0]),)}, BadGate),
+            ({"max_new_tokens": 0}, BadOption), ({"temperature": -1.0}, BadOption),
+            ({"temperature": float("nan")}, BadOption), ({"top_p": 0.0}, BadOption), ({"gates": (op.zero("embed", rows=[0]),)}, BadGate),
         ],
     )  # fmt: skip
     def test_requests_that_are_none(self, options, kind):
