@@ -184,7 +184,8 @@ class TestWrongInput:
         ("options", "kind"),
         [
             ({"max_new_tokens": 0}, BadOption), ({"temperature": -1.0}, BadOption),
-            ({"temperature": float("nan")}, BadOption), ({"top_p": 0.0}, BadOption), ({"gates": (op.zero("embed", rows=[0]),)}, BadGate),
+            ({"temperature": float("nan")}, BadOption), ({"top_p": 0.0}, BadOption),
+            ({"gates": (op.zero("embed", rows=[0]),)}, BadGate),
         ],
     )  # fmt: skip
     def test_requests_that_are_none(self, options, kind):
