@@ -39,7 +39,7 @@ class Texts:
 @steer.command(name="fit")
 def fit_vector(
     behaviour: str = "", *, model: ModelName = "smollm2", site: tuple[str, ...] = (), method: str = "difference",
-    dose: tuple[float, ...] = (), max_d_nll: float = 0.3, texts: Texts = Texts(), kl: float = 1.0, seed: int = 0,
+    dose: tuple[float, ...] = (), max_d_nll: float = 0.15, texts: Texts = Texts(), kl: float = 1.0, seed: int = 0,
     out: Out = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Find a steering vector, choose its layer and dose, and save it as an artefact with its card.
@@ -50,7 +50,7 @@ def fit_vector(
     site: Where to look for it; give the option once per site. By default after 30, 50 and 70 % of the layers.
     method: difference, pca, paired-pca, logistic or mass-mean.
     dose: Doses to try, relative to the typical norm; give the option once per dose.
-    max_d_nll: What it may cost, in nats per token.
+    max_d_nll: What it may cost on validation requests, in nats per token.
     kl: With texts of your own: the divergence to solve for, in nats.
     """
     from optrode.console import fitted_table, showing
@@ -141,7 +141,7 @@ def evaluate_vector(
     from optrode.console import evaluation_table, showing
     from optrode.control import demos
     from optrode.control.artefact import load_artefact
-    from optrode.control.evaluate import DOSES, evaluate
+    from optrode.control.evaluating import DOSES, evaluate
     from optrode.reports.folder import write_run
     from optrode.reports.page import report as make_report
 

@@ -1,7 +1,8 @@
 """Steering the embedded language model, on prompts that nothing was chosen on; bounds from a pilot that was not ours.
 
-Three bounds were missed at what validation chose (block 14, dose .2: +.46 of VADER). They stand as they were set, and their
-tests are marked as missed, with what was measured.
+On a first set of test requests three bounds were missed at what validation chose within .25 nats (block 14, dose .2: VADER
++.46, but .36 nats, .05 at its lowest, random vectors .11). Since then validation may cost .15 nats, so that test requests cost
+less than .3, and the test requests are new ones.
 
 Control: five random vectors of equal norm, shuffled labels, the opposite sign, asking in words, and, of the gate, its
 prompts' length and words. What is chosen is chosen on validation requests.
@@ -14,7 +15,7 @@ from optrode.control import demos
 from optrode.control.choosing import choose
 from optrode.control.conditional import fit_condition
 from optrode.control.direction import directions
-from optrode.control.evaluate import evaluate
+from optrode.control.evaluating import evaluate
 from optrode.control.gate_quality import benefits_of, quality
 
 pytestmark = pytest.mark.slow
@@ -30,13 +31,13 @@ def model():
 
 @pytest.fixture(scope="module")
 def chosen(model):
-    """The direction and dose of the best mood on validation requests, among those that cost at most .25 nats."""
+    """The direction and dose of the best mood on validation requests, among those that cost at most .15 nats."""
     behaviour = demos.sentiment()
     sites = [f"blocks.{layer}.resid_post" for layer in LAYERS]
     found = directions(model, behaviour.contrast(model), sites)
     asked, judge = behaviour.prompts(model, behaviour.validation), behaviour.judges[0]
     choice = choose(
-        model, found, asked, lambda texts: judge.score(texts, texts), doses=DOSES, max_d_nll=0.25, n_tokens=N_TOKENS
+        model, found, asked, lambda texts: judge.score(texts, texts), doses=DOSES, max_d_nll=0.15, n_tokens=N_TOKENS
     )
     return next(one for one in found if one.site in choice.best.name), choice.best.dose
 
@@ -50,20 +51,13 @@ def evaluation(model, chosen):
     )  # fmt: skip
 
 
-def missed(measured):
-    """A bound that was missed when it was measured; it may be met where greedy texts come out otherwise."""
-    return pytest.mark.xfail(reason=f"measured {measured}", strict=False)
-
-
 class TestSentiment:
     def test_it_moves_the_mood(self, evaluation):
         assert evaluation.n_prompts == 64 and evaluation.control.gain[0].mean >= 0.15
 
-    @missed("added NLL .36 [.30, .43], where validation requests cost less than .25")
     def test_it_costs_little(self, evaluation):
         assert evaluation.control.d_nll.mean <= 0.30
 
-    @missed("VADER .05 at its lowest, plain .26")
     def test_the_opposite_sign_makes_it_gloomy(self, evaluation):
         assert min(one.concept[0].mean for one in evaluation.of("steered") if one.dose < 0) <= 0
 
@@ -71,7 +65,6 @@ class TestSentiment:
         found = [abs(one.gain[0].mean) for one in evaluation.of("random")]
         assert len(found) == 5 and max(found) < evaluation.control.gain[0].mean
 
-    @missed(".11, all five upwards, by .04 to .20")
     def test_random_vectors_of_equal_norm_move_it_hardly(self, evaluation):
         assert sum(abs(one.gain[0].mean) for one in evaluation.of("random")) / 5 <= 0.10
 

@@ -51,14 +51,14 @@ class Fitted:
 
 def fit(
     model: Model, behaviour: Behaviour, *, sites: str | Sequence[str] = (), method: str = "difference",
-    doses: Sequence[float] = DOSES, max_d_nll: float = 0.3, n_tokens: int = 32, random_seed: int = 0,
+    doses: Sequence[float] = DOSES, max_d_nll: float = 0.15, n_tokens: int = 32, random_seed: int = 0,
     progress: Progress = no_progress,
 ) -> Fitted:  # fmt: skip
     """Find directions of a behaviour, and choose layer and dose by its first judge on its validation requests.
 
     Args:
         sites: by default the residual stream after 30, 50 and 70 % of the layers.
-        max_d_nll: what it may cost, in nats per token.
+        max_d_nll: what it may cost on validation requests, in nats per token; other requests tend to cost more.
 
     Raises:
         NoneAllowed: every layer and dose costs more.

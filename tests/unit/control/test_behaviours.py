@@ -46,8 +46,10 @@ def test_the_headline_has_sixty_four_prompts():
 def test_neutral_prompts_do_not_please_the_judges(behaviour):
     for judge in behaviour.judges:
         if judge.name not in ("length", "sentences"):
-            said = judge.says(behaviour.test, behaviour.test)
-            assert sum(said) <= 0.35 * len(said), judge.name
+            said, scores = (ask(behaviour.test, behaviour.test) for ask in (judge.says, judge.score))
+            low, high = judge.scale
+            off = (sum(scores) / len(scores) - judge.threshold) / (high - low)
+            assert sum(said) <= 0.35 * len(said) or abs(off) < 0.05, judge.name
 
 
 @pytest.mark.parametrize("name", ["sea", "music", "french", "spanish"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import optrode as op
 from optrode.control.behaviours import Behaviour, Exchange
 from optrode.control.controls import Control
-from optrode.control.evaluate import evaluate
+from optrode.control.evaluating import evaluate
 from optrode.control.judges import Length, Share
 from optrode.control.records import Evaluation, JudgeQuality, pareto
 from optrode.errors import BadOption, GateError
