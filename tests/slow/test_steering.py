@@ -1,8 +1,8 @@
 """Steering the embedded language model, on prompts that nothing was chosen on; bounds from a pilot that was not ours.
 
-On a first set of test requests three bounds were missed at what validation chose within .25 nats (block 14, dose .2: VADER
-+.46, but .36 nats, .05 at its lowest, random vectors .11). Since then validation may cost .15 nats, so that test requests cost
-less than .3, and the test requests are new ones.
+On a first set of test requests three bounds were missed at what validation chose within .25 nats (block 14, dose .2:
+VADER +.46, but .36 nats, .05 at its lowest, random vectors .11). Since then validation may cost .15 nats, so that test
+requests cost less than .3, and the test requests are new ones.
 
 Control: five random vectors of equal norm, shuffled labels, the opposite sign, asking in words, and, of the gate, its
 prompts' length and words. What is chosen is chosen on validation requests.
