@@ -186,7 +186,7 @@ def read_json(path: Path) -> Any:
         data = path.read_bytes()
     except FileNotFoundError:
         there = sorted(p.name for p in path.parent.glob("*.json")) if path.parent.is_dir() else []
-        raise BadFile(f"file {path}", "no such file", nearest=there[:3]) from None
+        raise BadFile(f"file {path}", "no such file", nearest=there[:3], next_step="check the path") from None
     try:
         return json.loads(data.decode("utf-8"))
     except ValueError as error:  # JSON and Unicode errors both are

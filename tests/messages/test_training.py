@@ -126,11 +126,12 @@ class TestComputing:
 
     def test_functions_that_cannot_be_called(self):
         done = subprocess.run([sys.executable, "-c", UNTYPED], capture_output=True, text=True, check=True)
-        not_called, no_tensor, none, a_list = json.loads(done.stdout)
+        not_called, no_tensor, none, a_list, a_number = json.loads(done.stdout)
         assert not_called[0] == "BadGate" and "its function is of type int" in not_called[1]
         assert no_tensor[0] == "BadGate" and "its function returned float" in no_tensor[1]
         assert none[0] == "BadGate" and "returned NoneType. Next: return a tensor of the site's shape" in none[1]
         assert a_list[0] == "BadGate" and "when=1000 of zero: it is of type int, not a schedule" in a_list[1]
+        assert a_number[0] == "BadGate" and "openness=0.5 of zero: it is of type float" in a_number[1]
 
 
 UNTYPED = """
@@ -153,6 +154,7 @@ OUT = "blocks.1.mlp_out"
 print(json.dumps([outcome(make) for make in (
     lambda: op.compute(OUT, 3), lambda: op.compute(OUT, lambda h, around: 0.5),
     lambda: op.compute(OUT, lambda h, around: None), lambda: op.zero(OUT, when=1000),
+    lambda: op.zero(OUT, openness=0.5),
 )]))
 """
 
@@ -160,7 +162,8 @@ print(json.dumps([outcome(make) for make in (
 class TestAside:
     def test_gates_that_a_pass_aside_cannot_hold(self):
         for inner in (op.zero("embed", when=op.when(3)), op.patch("embed", op.first_pass())):
-            with refused(BadGate, "a pass with", "neither schedules, nor conditions, nor passes of its own", "that takes its values"):
+            decisive = ("a pass with", "neither schedules, nor conditions, nor passes of its own", "that takes its values")
+            with refused(BadGate, *decisive):
                 op.first_pass(inner)
 
     def test_a_mean_of_a_pass(self):
@@ -178,7 +181,7 @@ class TestAside:
     def test_a_cache_that_the_pass_aside_does_not_have(self, model):
         ids = model.batch(PROMPT).token_ids
         cache = model.module(ids, use_cache=True).past_key_values
-        parts = ("gate from a first pass", "K/V cache that the pass aside has no counterpart of", "hold the gate from the prompt")
+        parts = ("gate from a first pass", "K/V cache that the pass aside has no counterpart of", "hold the gate")
         with refused(BadGate, *parts, by=model), op.gates(model, op.patch(OUT, op.first_pass())):
             model.module(ids[:, :1], past_key_values=cache)
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from optrode.control.contrast import Answered, Contrast
     from optrode.control.control_vector import export_control_vector, load_control_vector
     from optrode.control.controller import Controller, controller_for, controller_gates
-    from optrode.control.controller_training import train_controller
+    from optrode.control.controller_training import score_controller, train_controller
     from optrode.control.direction import Direction, directions, judged, shuffled
     from optrode.control.dose import IsoKL, iso_kl
     from optrode.control.end_to_end import lineas
@@ -52,7 +52,7 @@ _HOMES: Final = {
     "contrast": ("Answered", "Contrast"),
     "control_vector": ("export_control_vector", "load_control_vector"),
     "controller": ("Controller", "controller_for", "controller_gates"),
-    "controller_training": ("train_controller",),
+    "controller_training": ("score_controller", "train_controller"),
     "direction": ("Direction", "directions", "judged", "shuffled"),
     "dose": ("IsoKL", "iso_kl"),
     "end_to_end": ("lineas",),
@@ -82,8 +82,8 @@ __all__ = [
     "controller_gates", "demos", "directions", "distance", "evaluate", "export_adapter", "export_control_vector",
     "family", "fit", "fit_cast", "fit_condition", "fit_probe", "fit_texts", "iso_kl", "judged", "kappa", "learn_low_rank",
     "linear_act", "lineas", "load_adapter", "load_artefact", "load_control_vector", "load_sae", "merge", "quality",
-    "rank_latents", "save_artefact", "save_sae", "serve", "shelf_of", "shortest_minus_longest", "shuffled",
-    "train_controller", "train_sae", "typical_norm", "validate", "weight_changes",
+    "rank_latents", "save_artefact", "save_sae", "score_controller", "serve", "shelf_of", "shortest_minus_longest",
+    "shuffled", "train_controller", "train_sae", "typical_norm", "validate", "weight_changes",
 ]  # fmt: skip
 
 
