@@ -12,7 +12,8 @@ import pytest
 import optrode as op
 from optrode.control.behaviours import chat
 from optrode.control.latched import cast_separation, fit_cast, fit_probe
-from optrode.control.states import SinkIncluded, read_states
+from optrode.control.states import read_states
+from optrode.errors import SinkIncluded
 
 pytestmark = pytest.mark.slow
 

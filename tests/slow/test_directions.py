@@ -16,7 +16,8 @@ from optrode.control.contrast import Contrast
 from optrode.control.direction import directions, judged
 from optrode.control.dose import iso_kl
 from optrode.control.families import length_contrast
-from optrode.control.states import SinkIncluded, read_states
+from optrode.control.states import read_states
+from optrode.errors import SinkIncluded
 
 pytestmark = pytest.mark.slow
 

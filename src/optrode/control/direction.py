@@ -16,8 +16,8 @@ from torch import Tensor
 
 from optrode.control.contrast import Contrast
 from optrode.control.probing import L2, METHODS, Axis, chance_level, fit, separation
-from optrode.control.states import Read, SinkIncluded, States, read_states
-from optrode.errors import BadGate, BadOption, nearest
+from optrode.control.states import Read, States, read_states
+from optrode.errors import BadGate, BadOption, SinkIncluded, nearest
 from optrode.gate.conditions import Observed, Pool, probe
 from optrode.gate.gate import Aside, Gate, Scope
 from optrode.gate.kinds import add

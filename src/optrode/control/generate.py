@@ -169,7 +169,7 @@ def by_row(requests: Sequence[Request]) -> tuple[list[Gate], list[list[int]]]:
     number: dict[tuple[int, int], int] = {}
     numbers: list[list[int]] = []
     for row, request in enumerate(requests):
-        mine = []
+        mine: list[int] = []
         for nth, gate in enumerate(request.gates):
             key = (id(gate), sum(other is gate for other in request.gates[:nth]))  # held twice is done twice
             if key not in number or mine and number[key] < mine[-1]:  # shared where it comes in the same order

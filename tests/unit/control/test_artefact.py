@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import optrode as op
-from optrode.control.artefact import OtherModel, artefact_of, load_artefact, save_artefact
+from optrode.control.artefact import artefact_of, load_artefact, save_artefact
 from optrode.control.card import card_of
 from optrode.control.controller import controller_for, controller_gates
 from optrode.control.direction import Direction
 from optrode.control.kinds_of_gate import ACTUATORS, OPENNESS, PARTS, REFUSED
+from optrode.errors import OtherModel
 from optrode.gate import conditions
 from optrode.model.source import from_source
 from optrode.model.tiny import tiny

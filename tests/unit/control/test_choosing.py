@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from optrode.control.choosing import NoneAllowed, choose
+from optrode.control.choosing import choose
 from optrode.control.contrast import Contrast
 from optrode.control.direction import directions
 from optrode.control.rollout import roll_out
-from optrode.errors import BadOption
+from optrode.errors import BadOption, NoneAllowed
 from optrode.model.source import from_source
 from optrode.model.tiny import tiny
 

@@ -12,8 +12,8 @@ from jaxtyping import config
 import optrode as op
 from optrode.control.contrast import Answered, Contrast
 from optrode.control.direction import directions, judged, shuffled
-from optrode.control.states import SinkIncluded, read_states, token_states, typical_norm
-from optrode.errors import BadGate, BadName, BadOption, BadPairs, GateNotFinite, SiteUnavailable
+from optrode.control.states import read_states, token_states, typical_norm
+from optrode.errors import BadGate, BadName, BadOption, BadPairs, GateNotFinite, SinkIncluded, SiteUnavailable
 from optrode.model.source import from_source
 from optrode.model.tiny import tiny
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 import optrode as op
 from optrode.control.contrast import Contrast
 from optrode.control.direction import directions
-from optrode.control.dose import DoseNotFound, iso_kl, solve
+from optrode.control.dose import iso_kl, solve
 from optrode.control.rollout import roll_out
-from optrode.errors import BadOption, GateNotFinite
+from optrode.errors import BadOption, DoseNotFound, GateNotFinite
 from optrode.model.source import from_source
 from optrode.model.tiny import tiny
 

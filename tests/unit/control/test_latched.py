@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import optrode as op
 from optrode.control.latched import _grid, cast_separation, fit_cast, fit_probe
-from optrode.control.states import SinkIncluded, read_states
-from optrode.errors import BadGate, BadOption, BadPairs
+from optrode.control.states import read_states
+from optrode.errors import BadGate, BadOption, BadPairs, SinkIncluded
 from optrode.model.source import from_source
 from optrode.model.tiny import tiny
 

@@ -7,13 +7,14 @@ import openai
 import pytest
 
 import optrode as op
-from optrode.control.artefact import OtherModel, load_artefact, save_artefact
+from optrode.control.artefact import load_artefact, save_artefact
 from optrode.control.card import card_of
 from optrode.control.generate import Request, generate
 from optrode.control.serving import app, call, door, prompting, server
 from optrode.control.serving.call import Asked
 from optrode.control.serving.server import Server
 from optrode.control.serving.shelf import shelf_of
+from optrode.errors import OtherModel
 from optrode.model.tiny import tiny
 from tests.unit.control.serving.samples import PROMPT, chatty, late, steer
 
