@@ -88,7 +88,7 @@ DIFFERENCES: Final = (
     "holds repair that. The rules are given, and right: they carry the knowledge, the latents say what it is applied to.",
     "Answers are steered by the difference of mean states at the question, by answer, of one-step prompts; the paper adds "
     "decoder rows, where it detects. Rules off adds decoder rows at an equal norm. Here latents are read after the first "
-    "layer, and answers steered before the last MLP, at four times the difference: in a pilot, more pairs came out right so.",
+    "layer, and answers steered before the last MLP, at four times the difference: in a pilot, more pairs were right so.",
     "A proposition holds from the token on at which its latent is active by more than a threshold, which is set on labelled "
     "words; the paper searches for thresholds and detects over the prompt.",
     "The paper's number is from its repository's page (95.3 % at five hops, 45 points over the model alone).",
