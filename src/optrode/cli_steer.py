@@ -126,7 +126,7 @@ def try_vector(
 @steer.command(name="eval")
 def evaluate_vector(
     artefact: Path, *, behaviour: str = "", dose: tuple[float, ...] = (), model: ModelName = "smollm2", tokens: int = 48,
-    prompts: int | None = None, seed: int = 0, out: Out = None, as_json: AsJson = False,
+    prompts: int | None = None, when: str = "", seed: int = 0, out: Out = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Judge an artefact on test requests beside its controls, and write the page: concept against cost in language.
 
@@ -137,11 +137,13 @@ def evaluate_vector(
     dose: Doses to measure, relative to the artefact's; give the option once per dose.
     tokens: Most new tokens of each text.
     prompts: Use only so many test requests.
+    when: A trigger (cooking): also fit a probe that opens the gates at such requests alone, and judge it.
     """
     from optrode.console import evaluation_table, showing
     from optrode.control import demos
     from optrode.control.artefact import load_artefact
     from optrode.control.evaluating import DOSES, evaluate
+    from optrode.control.gated import judge_condition
     from optrode.reports.folder import write_run
     from optrode.reports.page import report as make_report
 
@@ -154,11 +156,17 @@ def evaluate_vector(
             loaded, lambda one: held.gates(loaded, one), asked, dose or DOSES, n_tokens=tokens, random_seed=seed,
             progress=progress, qualities=demos.sentiment_qualities() if asked.name == "sentiment" else (),
         )  # fmt: skip
+        records: dict[str, Any] = {"evaluation": found}
+        if when:
+            steer_at, trigger = (lambda one: held.gates(loaded, one)), demos.find_trigger(when)
+            records["gate"] = judge_condition(
+                loaded, steer_at, asked, trigger, found.control_dose, n_tokens=tokens, random_seed=seed
+            )[1]
     folder = out or Path("runs") / "steer" / f"{held.card.name}-eval"
-    write_run(folder, {"evaluation": found})
-    page = make_report(found).save(folder / "report.html")
+    write_run(folder, records)
+    page = make_report(*records.values()).save(folder / "report.html")
     if as_json:
-        print_json({"report": str(page), "evaluation": found})
+        print_json({"report": str(page), **records})
     else:
         evaluation_table(found, page)
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from optrode.control.evaluating import evaluate
     from optrode.control.families import family, shortest_minus_longest
     from optrode.control.gate_quality import benefits_of, quality
+    from optrode.control.gated import judge_condition, under
     from optrode.control.judges import Judge, kappa, validate
     from optrode.control.latched import fit_cast, fit_probe
     from optrode.control.lowrank import LowRankMaps, continuation_loss, learn_low_rank
@@ -59,6 +60,7 @@ _HOMES: Final = {
     "evaluating": ("evaluate",),
     "families": ("family", "shortest_minus_longest"),
     "gate_quality": ("benefits_of", "quality"),
+    "gated": ("judge_condition", "under"),
     "judges": ("Judge", "kappa", "validate"),
     "latched": ("fit_cast", "fit_probe"),
     "lowrank": ("LowRankMaps", "continuation_loss", "learn_low_rank"),
@@ -80,10 +82,11 @@ __all__ = [
     "Exchange", "Fitted", "GateQuality", "IsoKL", "Judge", "LowRankMaps", "Map", "Maps", "SAE", "Server", "Shelf",
     "Trigger", "artefact_of", "aura", "benefits_of", "card_of", "chat", "choose", "continuation_loss", "controller_for",
     "controller_gates", "demos", "directions", "distance", "evaluate", "export_adapter", "export_control_vector",
-    "family", "fit", "fit_cast", "fit_condition", "fit_probe", "fit_texts", "iso_kl", "judged", "kappa", "learn_low_rank",
-    "linear_act", "lineas", "load_adapter", "load_artefact", "load_control_vector", "load_sae", "merge", "quality",
-    "rank_latents", "save_artefact", "save_sae", "score_controller", "serve", "shelf_of", "shortest_minus_longest",
-    "shuffled", "train_controller", "train_sae", "typical_norm", "validate", "weight_changes",
+    "family", "fit", "fit_cast", "fit_condition", "fit_probe", "fit_texts", "iso_kl", "judge_condition", "judged",
+    "kappa", "learn_low_rank", "linear_act", "lineas", "load_adapter", "load_artefact", "load_control_vector", "load_sae",
+    "merge", "quality", "rank_latents", "save_artefact", "save_sae", "score_controller", "serve", "shelf_of",
+    "shortest_minus_longest", "shuffled", "train_controller", "train_sae", "typical_norm", "under", "validate",
+    "weight_changes",
 ]  # fmt: skip
 
 

@@ -1,13 +1,13 @@
 """Demonstrations, with texts of our own: sentiment, verbosity, topic, language, and a conditional one.
 
-    behaviour = demos.sentiment()
-    demos.find("verbosity", model)
+behaviour = demos.sentiment()
+demos.find("verbosity", model)
 """
 
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from optrode.control.behaviours import Behaviour
+from optrode.control.behaviours import Behaviour, Trigger
 from optrode.control.demos.cooking import cooking
 from optrode.control.demos.labels import sentiment_qualities
 from optrode.control.demos.language import french, spanish
@@ -20,6 +20,20 @@ from optrode.model.model import Model
 DEMOS: Final[Mapping[str, Callable[[], Behaviour]]] = {
     "sentiment": sentiment, "verbosity": verbosity, "sea": sea, "music": music, "french": french, "spanish": spanish,
 }  # fmt: skip
+
+
+TRIGGERS: Final[Mapping[str, Callable[[], Trigger]]] = {"cooking": cooking}
+
+
+def find_trigger(name: str) -> Trigger:
+    """A demonstration's trigger by name.
+
+    Raises:
+        BadOption: there is none of this name.
+    """
+    if name not in TRIGGERS:
+        raise BadOption(f"trigger {name!r}", "no such demonstration", nearest=nearest(name, TRIGGERS) or tuple(TRIGGERS))
+    return TRIGGERS[name]()
 
 
 def find(name: str, model: Model | None = None) -> Behaviour:
@@ -37,5 +51,6 @@ def find(name: str, model: Model | None = None) -> Behaviour:
 
 
 __all__ = [
-    "DEMOS", "cooking", "find", "french", "music", "sea", "sentiment", "sentiment_qualities", "spanish", "verbosity",
+    "DEMOS", "TRIGGERS", "cooking", "find", "find_trigger", "french", "music", "sea", "sentiment", "sentiment_qualities",
+    "spanish", "verbosity",
 ]  # fmt: skip
