@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test slow lint docs studies results edges methods bench bench-edges bench-training bench-generation bench-ray programs induction clean
+.PHONY: demo test slow lint docs studies results edges methods steering bench bench-edges bench-training bench-generation bench-ray programs induction clean
 
 demo: .venv/demo.done
 	$(BIN)/optrode find --model smollm2 --task ioi --out runs/ioi
@@ -29,6 +29,10 @@ methods: .venv/dev.done
 # Edge circuits of the embedded model, about ten minutes.
 edges: .venv/dev.done
 	$(BIN)/python docs/edges.py
+
+# Steering of the embedded model beside its controls, about eight minutes.
+steering: .venv/dev.done
+	$(BIN)/python docs/steering.py
 
 # Every study from three random seeds, two at a time, about three quarters of an hour; then the tables. DATA=folder of optional data.
 studies: .venv/dev.done
