@@ -8,10 +8,11 @@ import pytest
 
 import optrode as op
 
-PACKAGES = ("study", "tasks", "train", "truth")
+PACKAGES = ("control", "study", "tasks", "train", "truth")
 MODULES = ("geometry", "growth", "masks", "measures", "streams")  # of op.train
 CALLS = [name for name in op.__all__ if name[0].islower() and name not in PACKAGES]
 TRAINING = [name for name in op.train.__all__ if name not in MODULES]
+CONTROL = [name for name in op.control.__all__ if name != "demos"]
 
 
 def test_names_are_listed_once_and_in_order():
@@ -53,6 +54,7 @@ def test_no_function_is_hidden_by_a_module_once_everything_is_imported():
         f"hidden = [name for name in {CALLS!r} if not callable(getattr(op, name))]\n"
         "hidden += [name for name in (*op.tasks.NAMES, 'read_pairs') if not callable(getattr(op.tasks, name))]\n"
         f"hidden += [name for name in {TRAINING!r} if not callable(getattr(op.train, name))]\n"
+        f"hidden += [name for name in {CONTROL!r} if not callable(getattr(op.control, name))]\n"
         "print(hidden)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
@@ -64,8 +66,8 @@ def test_tasks_are_listed():
     assert all(inspect.getdoc(getattr(op.tasks, name)) for name in op.tasks.__all__ if name != "NAMES")
 
 
-def test_names_of_training_and_studies_are_listed_and_explained():
-    for package in (op.train, op.study):
+def test_names_of_training_studies_and_control_are_listed_and_explained():
+    for package in (op.train, op.study, op.control):
         assert package.__all__ == sorted(package.__all__) == dir(package)
         assert all(inspect.getdoc(getattr(package, name)) for name in package.__all__ if name != "NAMES")
         with pytest.raises(AttributeError, match="has no attribute 'fitt'"):

@@ -177,7 +177,7 @@ class ProjectOut(Actuator):
     def target(self, h: Tensor, site: Site, moment: Moment) -> Tensor:
         directions = torch.atleast_2d(self.directions)
         if directions.dim() > 2 or directions.shape[-1] != h.shape[-1]:
-            raise _wrong_shape(directions, h, site)
+            raise wrong_shape(directions, h, site)
         wide = directions.float() if directions.dtype in (torch.float16, torch.bfloat16) else directions  # no QR of half
         basis = torch.linalg.qr(wide.T).Q.to(h.dtype)
         kept: Tensor = h - (h @ basis) @ basis.T
@@ -201,7 +201,7 @@ class Affine(Actuator):
 
     def target(self, h: Tensor, site: Site, moment: Moment) -> Tensor:
         if self.weight.shape != (h.shape[-1], h.shape[-1]):
-            raise _wrong_shape(self.weight, h, site)
+            raise wrong_shape(self.weight, h, site)
         mapped: Tensor = torch.nn.functional.linear(h, self.weight, self.bias)
         return mapped
 
@@ -240,7 +240,7 @@ def _from_aside(source: Aside, h: Tensor, site: Site, moment: Moment) -> Tensor:
         raise _needs_holding(Patch(source), site)
     held = moment.around.asides[id(source), str(site.name.whole)]
     if held.shape != h.shape:
-        raise _wrong_shape(held, h, site)
+        raise wrong_shape(held, h, site)
     return held
 
 
@@ -281,7 +281,7 @@ def _broadcast(value: Tensor, h: Tensor, site: Site, moment: Moment) -> Tensor:
             value = _part(value, h, site, moment)
         return value.expand(h.shape)
     except RuntimeError:
-        raise _wrong_shape(value, h, site) from None
+        raise wrong_shape(value, h, site) from None
 
 
 def _part(value: Tensor, h: Tensor, site: Site, moment: Moment) -> Tensor:
@@ -298,7 +298,8 @@ def _part(value: Tensor, h: Tensor, site: Site, moment: Moment) -> Tensor:
     return by_pos[torch.arange(h.shape[0], device=h.device)[:, None], positions].movedim(1, at)
 
 
-def _wrong_shape(value: Tensor, h: Tensor, site: Site) -> GateShape:
+def wrong_shape(value: Tensor, h: Tensor, site: Site) -> GateShape:
+    """The error of a value that does not fit a site's tensor."""
     axes = ", ".join(f"{axis} {n}" for axis, n in zip(site.axes(h.dim()), h.shape, strict=True))
     return GateShape(
         f"value of shape {tuple(value.shape)} at {site.name}", f"the site has the shape {tuple(h.shape)} ({axes})",
@@ -319,7 +320,7 @@ def _from_recording(held: Tensor, h: Tensor, site: Site, moment: Moment) -> Tens
         if axis not in (POS, "src") and (is_whole or axis != BATCH)
     )  # fmt: skip
     if not fits or held.shape[-1] != h.shape[-1]:
-        raise _wrong_shape(held, h, site)
+        raise wrong_shape(held, h, site)
     at = axes.index(POS)
     positions = moment.positions(h.shape[0], h.shape[at], h.device)
     known = (positions >= 0) & (positions < held.shape[at])

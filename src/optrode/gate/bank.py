@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from optrode.axes import POS, RESIDUAL_AXES
-from optrode.gate.actuators import Add
+from optrode.gate.actuators import Add, wrong_shape
 from optrode.gate.gate import Gate
 from optrode.gate.opening import Open
 from optrode.site.site import Moment, Site, selection
@@ -108,5 +108,8 @@ class Bank:
     def _stack(self, h: Tensor) -> Float[Tensor, "vector feature"]:
         key = (h.dtype, *(vector._version for vector in self._vectors))
         if self._has_grad or self._stacked is None or self._stacked[0] != key:
+            for one, vector in zip(self.members, self._vectors, strict=True):
+                if vector.shape[-1] not in (1, h.shape[-1]):
+                    raise wrong_shape(vector, h, one.site)
             self._stacked = key, torch.stack([vector.expand(h.shape[-1]) for vector in self._vectors]).to(h.dtype)
         return self._stacked[1]

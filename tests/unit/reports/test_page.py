@@ -122,7 +122,7 @@ def test_notebook_learns_every_kind_of_record():
 
     load_ipython_extension(Shell)
     known = Shell.display_formatter.formatters["text/html"]
-    assert set(known) == {kind.__name__ for kind in KINDS} and len(known) == 14
+    assert set(known) == {kind.__name__ for kind in KINDS} and len(known) == 16
     assert known["Task"](samples.task()).startswith("<iframe ")
 
 
