@@ -20,6 +20,7 @@ from optrode.errors import BadFile, BadGate, BadOption, CheckFailed, GateNotFini
 from optrode.gate import conditions, maps
 from optrode.gate.actuators import Add
 from optrode.gate.gate import Gate
+from optrode.gate.scorers import Network
 from optrode.model.names import parse
 from optrode.model.source import from_source
 from optrode.model.tiny import tiny
@@ -28,7 +29,7 @@ from tests.messages.conftest import PROMPT, refused
 RESID, Z = "blocks.1.resid_post", "blocks.1.attn.z"
 NAN = float("nan")
 V = torch.ones(48)
-NETWORK = conditions.Network(torch.nn.Linear(48, 1))
+NETWORK = Network(torch.nn.Linear(48, 1))
 
 
 def card(model, *gates, **rest):

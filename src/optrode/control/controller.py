@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from optrode.control.direction import Direction
 from optrode.errors import BadGate, BadOption, GateShape, nearest
-from optrode.gate.conditions import Network, controlled
+from optrode.gate.conditions import controlled
 from optrode.gate.gate import Aside, Gate, Scope
+from optrode.gate.scorers import Network
 from optrode.model.model import Model
 from optrode.site.select import one_site
 

@@ -24,10 +24,11 @@ from optrode.control.probing import separation
 from optrode.control.reading import check_precision, frozen
 from optrode.control.states import read_states
 from optrode.errors import BadOption, BadPairs, LossNotFinite
-from optrode.gate.conditions import Network, observations
+from optrode.gate.conditions import observations
 from optrode.gate.gate import Gate
 from optrode.gate.held import Held
 from optrode.gate.place import gates as hold
+from optrode.gate.scorers import Network
 from optrode.model.generation import generation
 from optrode.model.model import Model
 from optrode.site.recording import run

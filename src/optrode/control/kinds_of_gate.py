@@ -16,21 +16,11 @@ from optrode.control.adapter_import import Adapted
 from optrode.control.controller import Controller
 from optrode.errors import BadGate, GateNotFinite
 from optrode.gate.actuators import Add, Affine, Clamp, Compute, Mean, Patch, ProjectOut, Scale, Zero
-from optrode.gate.conditions import (
-    Chance,
-    Cosine,
-    Disagreement,
-    Linear,
-    Network,
-    Observed,
-    PerRow,
-    Reading,
-    Replayed,
-    Scorer,
-)
+from optrode.gate.conditions import Observed, PerRow, Reading, Replayed
 from optrode.gate.gate import Aside, Gate
 from optrode.gate.maps import LowRank, Rescale, ScaleHeads
 from optrode.gate.rules import Rule, Rules, rules
+from optrode.gate.scorers import Chance, Cosine, Disagreement, Linear, Network, Scorer
 from optrode.model.names import SiteName, parse
 
 Tensors = dict[str, NDArray[Any]]

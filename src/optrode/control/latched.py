@@ -22,7 +22,8 @@ from optrode.control.contrast import Contrast, Sample
 from optrode.control.probing import L2, chance_level, fit, separation
 from optrode.control.states import Read, States, read_states
 from optrode.errors import BadGate, BadOption, BadPairs
-from optrode.gate.conditions import Cosine, Observed, cosine, probe
+from optrode.gate.conditions import Observed, cosine, probe
+from optrode.gate.scorers import Cosine
 from optrode.model.model import Model
 from optrode.model.names import parse
 

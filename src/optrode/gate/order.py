@@ -3,8 +3,9 @@
 from typing import Final
 
 from optrode.errors import BadGate, GateDevice, GateShape
-from optrode.gate.conditions import Linear, Observed, Reading, observations
+from optrode.gate.conditions import Observed, Reading, observations
 from optrode.gate.gate import Gate
+from optrode.gate.scorers import Linear
 from optrode.model.adapter import ORDER
 from optrode.model.model import Model
 from optrode.model.names import SiteName
