@@ -9,7 +9,8 @@ import torch
 import optrode as op
 from optrode.control.contrast import Answered
 from optrode.control.controller import controller_for, controller_gates
-from optrode.control.controller_training import Objective, Recipe, score_controller, train_controller
+from optrode.control.controller_records import Objective, Recipe
+from optrode.control.controller_training import score_controller, train_controller
 from optrode.control.direction import Direction
 from optrode.errors import BadOption, BadPairs, LossNotFinite
 from optrode.gate.conditions import by_row

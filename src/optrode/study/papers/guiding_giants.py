@@ -13,7 +13,8 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from optrode.claims import Line, Measured
 from optrode.control.contrast import Contrast
 from optrode.control.controller import Controller, controller_for, controller_gates
-from optrode.control.controller_training import ControllerTraining, Objective, Recipe, train_controller
+from optrode.control.controller_records import ControllerTraining, Objective, Recipe
+from optrode.control.controller_training import train_controller
 from optrode.control.direction import Direction, directions
 from optrode.control.probing import logistic, separation
 from optrode.control.reading import frozen
