@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 import optrode as op
-from optrode.errors import BadFile, BadGate, BadOption, BadPairs, DoseNotFound, GateNotFinite, OptrodeError
+from optrode.errors import BadFile, BadGate, BadOption, BadPairs, DoseNotFound, GateNotFinite, NoneAllowed, OptrodeError
 from tests.messages.conftest import PROMPT, refused
 
 SITE = "blocks.1.resid_post"
@@ -67,3 +67,12 @@ class TestAutoencoders:
     def test_no_file(self, tmp_path):
         with refused(BadFile, "cfg.json"):
             op.control.load_sae(tmp_path)
+
+
+class TestFitting:
+    def test_nothing_that_is_better_than_plain_answers(self, model):
+        """Length cannot grow where every answer is cut at two tokens."""
+        brief = op.control.demos.find("verbosity").but(validation=("Go on.", "And then?"))
+        asked = ("fit verbosity", "and plain answers", "answers longer than 2 tokens")
+        with refused(NoneAllowed, *asked, by=model):
+            op.control.fit(model, brief, sites=SITE, doses=(0.1,), max_d_nll=9.0, n_tokens=2)

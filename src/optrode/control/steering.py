@@ -15,7 +15,7 @@ from optrode.control.choosing import Choice, choose
 from optrode.control.contrast import Contrast
 from optrode.control.direction import Direction, directions
 from optrode.control.dose import IsoKL, iso_kl
-from optrode.errors import BadFile, BadOption
+from optrode.errors import BadFile, BadOption, NoneAllowed
 from optrode.gate.gate import Gate
 from optrode.model.model import Model
 from optrode.provenance import provenance
@@ -61,7 +61,7 @@ def fit(
         max_d_nll: what it may cost on validation requests, in nats per token; other requests tend to cost more.
 
     Raises:
-        NoneAllowed: every layer and dose costs more.
+        NoneAllowed: every layer and dose costs more, or none that does not is better than plain answers.
         BadOption, BadPairs: the behaviour has no validation requests, or too few texts.
     """
     if not behaviour.validation:
@@ -76,6 +76,11 @@ def fit(
         doses=doses, max_d_nll=max_d_nll, n_tokens=n_tokens, progress=progress,
     )  # fmt: skip
     best = choice.best
+    if best.score <= choice.plain.score:
+        found = f"the best within {max_d_nll:g} nats scores {best.score:.3g} by {judge.name}, "
+        found += f"and plain answers {choice.plain.score:.3g}"
+        step = f"allow a higher cost (max_d_nll), other sites or doses, or answers longer than {n_tokens} tokens"
+        raise NoneAllowed(f"fit {behaviour.name}", found, next_step=step)
     chosen = next(one for one in found_at if one.site == best.name)
     measured = {
         "separation": chosen.separation, f"{judge.name}, validation": best.score,
