@@ -147,7 +147,7 @@ def evaluate_vector(
     from optrode.reports.folder import write_run
     from optrode.reports.page import report as make_report
 
-    held = load_artefact(artefact)
+    held, trigger = load_artefact(artefact), demos.find_trigger(when) if when else None
     with showing(quiet=as_json) as progress:
         loaded = _load(model)
         asked = demos.find(behaviour or held.card.name, loaded)
@@ -157,11 +157,12 @@ def evaluate_vector(
             progress=progress, qualities=demos.sentiment_qualities() if asked.name == "sentiment" else (),
         )  # fmt: skip
         records: dict[str, Any] = {"evaluation": found}
-        if when:
-            steer_at, trigger = (lambda one: held.gates(loaded, one)), demos.find_trigger(when)
-            records["gate"] = judge_condition(
-                loaded, steer_at, asked, trigger, found.control_dose, n_tokens=tokens, random_seed=seed
-            )[1]
+        if trigger is not None:
+            judged = judge_condition(
+                loaded, lambda one: held.gates(loaded, one), asked, trigger, found.control_dose, n_tokens=tokens,
+                random_seed=seed,
+            )  # fmt: skip
+            records["gate"] = judged[1]
     folder = out or Path("runs") / "steer" / f"{held.card.name}-eval"
     write_run(folder, records)
     page = make_report(*records.values()).save(folder / "report.html")

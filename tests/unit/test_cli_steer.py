@@ -124,6 +124,11 @@ class TestWrongInput:
         code, _, err = run("steer", "try", tmp_path / "none", "Hi", "--model", folder)
         assert code == 2 and "no such file" in err
 
+    def test_an_unknown_trigger_before_anything_is_measured(self, run, folder, artefact, tmp_path):
+        words = ["steer", "eval", artefact, "--behaviour", "verbosity", "--model", folder, "--when", "coking"]
+        code, _, err = run(*words, "--out", tmp_path / "none")
+        assert code == 2 and "Nearest: cooking" in err and not (tmp_path / "none").exists()
+
     def test_another_model(self, run, artefact, tmp_path):
         other = save_worded(tmp_path / "other", random_seed=3)
         code, _, err = run("steer", "try", artefact, "Hi", "--model", other, "--plain-text")
